@@ -1,0 +1,137 @@
+"""The entry point of every launch/*.py: arguments, a validated configuration, the job, an exit status."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from cut_dist.config import AnyConfig, Config, ConfigError
+from cut_dist.config_check import nearest
+from cut_dist.config_compose import compose_config, conf_dir, config_groups
+
+BAD_CONFIGURATION = 2
+FAILED = 1
+_GRACE_S = 5.0  # the launcher ends all ranks with the first that exits: that should be rank 0, which says why
+
+_USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY=VALUE ...]
+
+  +experiment=NAME    a whole configuration, one of those below
+  GROUP=MEMBER        another member of a group, such as deepspeed=zero3_offload
+  KEY=VALUE           one value, such as objective.lam=1.2; `--cfg job` lists the keys
+
+{groups}
+options:
+  --cfg job           print the composed, validated configuration and do nothing else
+  --config-dir DIR    take groups and experiments of your own from DIR too (DIR/experiment/mine.yaml)
+  --help              this text
+
+Every key is explained in {train_yaml}."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message[:1].upper()}{message[1:]}.")
+
+
+def hydra_entry(
+    config_name: str,
+    job: Callable[[AnyConfig], int | None],
+    schema: type[AnyConfig] = Config,
+    argv: Sequence[str] | None = None,
+) -> NoReturn:
+    """Compose the configuration that the command asks for, run `job` on it and exit.
+
+    Exits with 2 where the configuration can't be run (a sentence on stderr, from rank 0), with 1 where the
+    job meets a problem that its user can mend (a sentence from the rank that met it), else with what the job
+    returns (None is 0). Any other exception of the job passes through.
+
+    Args:
+        config_name: stem of a yaml at the root of conf/.
+        job: takes the validated configuration; imports what is heavy itself, so that mistakes show at once.
+        schema: `Config`, or a subclass of it with the sections of this entry point.
+        argv: arguments without the script's name; default `sys.argv[1:]`.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    try:
+        cfg = _configuration(config_name, schema, sys.argv[1:] if argv is None else argv, is_main=rank == 0)
+    except ConfigError as error:
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            time.sleep(_GRACE_S)
+        sys.exit(BAD_CONFIGURATION)
+    if cfg is None:
+        sys.exit(0)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("cut_dist").setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    try:
+        status = job(cfg)
+    except Exception as error:
+        if not isinstance(error, _errors_for_users()):
+            raise
+        where = f"[rank {rank}] " if rank else ""
+        print(f"error: {where}{error}", file=sys.stderr)
+        sys.exit(BAD_CONFIGURATION if isinstance(error, ConfigError) else FAILED)
+    sys.exit(status or 0)
+
+
+def _configuration(config_name: str, schema: type[AnyConfig], argv: Sequence[str], is_main: bool) -> AnyConfig | None:
+    """The configuration, or None where the command only asked for something to be printed."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--local_rank", "--local-rank")  # the deepspeed launcher's; LOCAL_RANK says the same
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job"])
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    options, overrides = parser.parse_known_args(argv)
+    if options.help:
+        if is_main:
+            print(_usage())
+        return None
+    if options.multirun:
+        raise ConfigError(
+            "--multirun is not offered, each rank would run the whole sweep: start one command per setting."
+        )
+    flags = [text for text in overrides if text.startswith("-")]
+    if flags:
+        match = nearest(flags[0].lstrip("-"), ["help", "cfg", "config-dir"])
+        raise ConfigError(f"There is no option {flags[0]}{f'; did you mean --{match}?' if match else '.'}")
+    cfg = compose_config(config_name, overrides, schema, options.config_dir)
+    if options.cfg:
+        if is_main:
+            print(OmegaConf.to_yaml(dataclasses.asdict(cfg)), end="")
+        return None
+    return cfg
+
+
+def _usage() -> str:
+    folder = conf_dir()
+    with initialize_config_dir(str(folder), job_name="help", version_base="1.3"):
+        groups = config_groups()
+    text = ""
+    for name, members in sorted(groups.items()):
+        first, other = f"  {name + ':':<20}", " " * 22
+        text += textwrap.fill(" ".join(members), 100, initial_indent=first, subsequent_indent=other) + "\n"
+    script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "launch/train.py"
+    return _USAGE.format(script=script, groups=text, train_yaml=os.path.relpath(folder / "train.yaml"))
+
+
+def _errors_for_users() -> tuple[type[Exception], ...]:
+    """Errors whose message names what is wrong and the remedy, so that a traceback would only hide it."""
+    from cut_dist.data.triplets import DataError
+    from cut_dist.engine import MainRankError
+    from cut_dist.manifest import CheckpointError
+    from cut_dist.model.resolve import ModelNotFound
+    from cut_dist.run_folder import RunFolderError
+
+    return (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)

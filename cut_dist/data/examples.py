@@ -1,0 +1,63 @@
+"""What the trainer gets: examples as token ids, and the account of how they came about."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from cut_dist.data.triplets import Reject
+
+
+@dataclass(frozen=True)
+class Example:
+    """One triplet as token ids.
+
+    Attributes:
+        id: the triplet's id; those of a held-out file begin with "heldout/".
+        is_negative: True for Align-N.
+        prompt_ids: context name ("instruction"; for Align-N also "authentic" and "fake") to (prompt tokens,)
+            int32.
+        response_ids: (response tokens,) int32, EOS last; the same after every prompt.
+    """
+
+    id: str
+    is_negative: bool
+    prompt_ids: dict[str, np.ndarray]
+    response_ids: np.ndarray
+
+
+@dataclass
+class Prepared:
+    """A prepared data set.
+
+    Attributes:
+        train: in the order of the file.
+        heldout: apart from `train`: no id and no row is in both.
+        rejects: bad rows (under `data.on_bad_row=skip`) and over-long rows that were dropped.
+        counts: rows_read = rejected + over_limit + overlong_dropped + heldout_not_chosen +
+            align_p_downsampled_away + kept, and kept = train + heldout; also overlong_trimmed, align_p and
+            align_n (of train), heldout_align_p, heldout_align_n.
+        content_hash: sha256 of the ids, kinds and tokens of `train` and `heldout`.
+    """
+
+    train: list[Example]
+    heldout: list[Example]
+    rejects: list[Reject]
+    counts: dict[str, int]
+    content_hash: str
+
+
+def content_hash(train: list[Example], heldout: list[Example]) -> str:
+    """sha256 over everything that training and evaluation see of a data set, in order."""
+    digest = hashlib.sha256()
+    for name, examples in (("train", train), ("heldout", heldout)):
+        for example in examples:
+            parts = {**example.prompt_ids, "response": example.response_ids}
+            header = [name, example.id, example.is_negative, [[key, len(ids)] for key, ids in parts.items()]]
+            digest.update(json.dumps(header).encode())
+            for ids in parts.values():
+                digest.update(np.ascontiguousarray(ids, dtype="<i4").tobytes())
+    return digest.hexdigest()

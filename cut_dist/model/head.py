@@ -1,0 +1,109 @@
+"""The CUT head and the module that DeepSpeed wraps: packed contexts in, loss out, in one forward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+
+from cut_dist.data.packing import PackedBatch
+from cut_dist.kernels.fused_linear_cut import fused_linear_cut
+from cut_dist.model.attention import Segments
+
+
+class CutOutput(NamedTuple):
+    """What one micro-batch gives. R response tokens, ordered as `PackedBatch.labels`.
+
+    A plain tuple of tensors, because ZeRO-3 finds the tensors to hook in tuples, lists and dicts only.
+
+    Attributes:
+        loss: () float32, this micro-batch's share of the global batch's loss; the only one with a gradient.
+        loss_instruction: (R,) float32, per token: likelihood or unlikelihood in the instruction context, unweighted.
+        loss_authentic: (R,) float32, per token: likelihood in the authentic context; 0 on Align-P rows.
+        inappropriate: (R,) bool, paper eq. 5.
+        logp, logp_authentic, logp_fake: (R,) float32; the last two are 0 on Align-P rows.
+    """
+
+    loss: torch.Tensor
+    loss_instruction: torch.Tensor
+    loss_authentic: torch.Tensor
+    inappropriate: torch.Tensor
+    logp: torch.Tensor
+    logp_authentic: torch.Tensor
+    logp_fake: torch.Tensor
+
+
+class CutHead(nn.Module):
+    """Takes the place of `lm_head` and owns its weight (V, D), tied or not.
+
+    Given a batch it computes the loss from hidden states without ever holding the logits of all rows; without one it
+    is the plain projection, so that `generate` works. The loss must be computed inside the engine's forward by the
+    module that owns the weight, or ZeRO-3 has partitioned the weight away by then.
+    """
+
+    def __init__(self, weight: nn.Parameter, lam: float, alpha: float, gamma: float):
+        super().__init__()
+        self.weight = weight
+        self.lam, self.alpha, self.gamma = lam, alpha, gamma
+
+    def forward(self, hidden: torch.Tensor, batch: PackedBatch | None = None) -> torch.Tensor | CutOutput:
+        """hidden (T, D) with a batch → CutOutput; hidden (…, D) without → logits (…, V)."""
+        if batch is None:
+            return F.linear(hidden, self.weight)
+        fake = None if batch.rows_fake is None else hidden[batch.rows_fake]
+        out = fused_linear_cut(
+            hidden[batch.rows_instruction],
+            hidden[batch.rows_authentic],
+            fake,
+            self.weight,
+            batch.labels,
+            lam=self.lam,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            token_weight=batch.token_weight,
+        )
+        return CutOutput(*(getattr(out, name) for name in CutOutput._fields))
+
+
+class CutModel(nn.Module):
+    """A Hugging Face causal language model whose forward is one packed micro-batch of CUT.
+
+    Args:
+        causal_lm: any decoder with a bias-free `lm_head`; it keeps its state-dict names.
+        lam, alpha, gamma: λ, α, γ of paper eq. 5 and 6.
+        attention: a key of `attention.BACKENDS`.
+
+    Raises:
+        ValueError: if the model's output layer is not the plain product that the head computes.
+    """
+
+    def __init__(self, causal_lm: PreTrainedModel, *, lam: float, alpha: float, gamma: float, attention: str):
+        super().__init__()
+        check_supported(causal_lm)
+        self.causal_lm = causal_lm
+        self.attention = attention
+        weight = causal_lm.get_output_embeddings().weight
+        causal_lm.set_output_embeddings(CutHead(weight, lam, alpha, gamma))
+
+    def forward(self, batch: PackedBatch) -> CutOutput:
+        segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention)
+        decoded = self.causal_lm.get_decoder()(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, segments=segments
+        )
+        return self.causal_lm.get_output_embeddings()(decoded.last_hidden_state[0], batch)
+
+
+def check_supported(causal_lm: PreTrainedModel) -> None:
+    """Refuse models whose logits are not `hidden @ lm_head.weight.T` (soft-capping, scaling, bias)."""
+    head, config = causal_lm.get_output_embeddings(), causal_lm.config
+    name = type(causal_lm).__name__
+    if getattr(head, "weight", None) is None:
+        raise ValueError(f"{name} has no lm_head with a weight: CUT needs a causal language model")
+    if getattr(head, "bias", None) is not None:
+        raise ValueError(f"{name} has a bias in its lm_head, which the CUT head does not compute")
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, key, None) not in (None, 1, 1.0):
+            raise ValueError(f"{name} changes its logits ({key}={getattr(config, key)}): not supported by the CUT head")

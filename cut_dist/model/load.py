@@ -1,0 +1,63 @@
+"""Model and tokenizer from the config: a Hub name, a folder, or a random small Llama."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from cut_dist.model.attention import PACKED
+from cut_dist.model.resolve import resolve_model
+from cut_dist.model.tiny import byte_tokenizer
+
+if TYPE_CHECKING:
+    from cut_dist.config import ModelConfig
+
+
+def load_tokenizer(cfg: ModelConfig) -> Tokenizer:
+    """The tokenizer of `model.tokenizer`, else the model's own; "bytes" is the built-in byte-level one.
+
+    Raises:
+        ValueError: if it has no end-of-sequence token, which every response must end in.
+    """
+    if cfg.tokenizer == "bytes":
+        return byte_tokenizer()
+    path = resolve_model(cfg.tokenizer or cfg.name_or_path, cfg.revision)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {path} has no eos_token: set one in its tokenizer_config.json")
+    return tokenizer
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """`auto`: bf16 where the device computes it natively, fp32 elsewhere (and on the CPU)."""
+    if precision == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if bf16 else torch.float32
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+
+
+def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTrainedModel:
+    """The model in `dtype`, with packed attention, in train mode.
+
+    Inside an active `HfDeepSpeedConfig` of stage 3 the weights arrive partitioned: rank 0 reads them on the host, and
+    no device ever holds them all.
+    """
+    if cfg.random_init is not None:
+        torch.manual_seed(seed)
+        config = LlamaConfig(**cfg.random_init, attn_implementation=PACKED)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    else:
+        path = resolve_model(cfg.name_or_path, cfg.revision)
+        config = AutoConfig.from_pretrained(path)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=PACKED, use_safetensors=True
+        )
+    if cfg.checkpointing == "full":
+        # the older name of the method until transformers 6; the newer is not in all of 5
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})  # the reentrant kind breaks under ZeRO-3 with more than one forward
+    model.config.use_cache = False
+    return model.train()

@@ -1,0 +1,165 @@
+"""Rank 0's book-keeping during a run: its metrics and tracker, the progress bar, the evaluations on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cut_dist import checkpoint, durable
+from cut_dist.config import Config
+from cut_dist.data.examples import Example, Prepared
+from cut_dist.evaluate import TokenRecord, reference_tokens, summarise
+from cut_dist.lineage import finish_lineage, model_record, parent_run, write_lineage
+from cut_dist.metrics import MetricsLog
+from cut_dist.model.resolve import resolve_model
+from cut_dist.run_folder import STOP_FILE, mark_finished, write_config
+from cut_dist.run_start import METRICS, Start, run_identity
+from cut_dist.tracker import make_tracker
+
+if TYPE_CHECKING:
+    from cut_dist.engine.launch import Ranks
+    from cut_dist.model.head import CutModel
+
+log = logging.getLogger(__name__)
+
+EVALUATIONS = "evaluations"
+REFERENCE = "inappropriate_first.json"
+
+
+class Recorder:
+    """Writes down what a run does; made on rank 0 only, for a start that goes on.
+
+    Attributes:
+        folder: runs/<experiment>/<name>.
+    """
+
+    def __init__(self, cfg: Config, data: Prepared, start: Start, world_size: int):
+        self.cfg, self.folder = cfg, Path(start.folder)
+        self._progress: Progress | None = None
+        self._open = ExitStack()  # what `close` closes, last opened first
+        composed = dataclasses.asdict(cfg)
+        write_config(self.folder, composed, run_identity(cfg, data))
+        self._write_lineage(data, start, world_size)
+        self._write_rejects(data)
+        self.metrics = self._open.enter_context(MetricsLog(self.folder / METRICS))
+        dropped = self.metrics.truncate_after(start.step)
+        if dropped:
+            log.info("%d records after step %d will be made again", dropped, start.step)
+        self.tracker = make_tracker(cfg.tracker, self.folder, composed)
+
+    def _write_lineage(self, data: Prepared, start: Start, world_size: int) -> None:
+        model = self.cfg.model
+        if model.random_init is not None:
+            record, parent = {"name": "random_init", "sizes": dict(model.random_init), "seed": self.cfg.seed}, None
+        else:
+            path = resolve_model(model.name_or_path, model.revision)
+            record, parent = {**model_record(path, model.revision), "name": model.name_or_path}, parent_run(path)
+        described = {"path": self.cfg.data.path, "content_hash": data.content_hash, "counts": data.counts}
+        write_lineage(
+            self.folder,
+            model=record,
+            data=described,
+            world_size=world_size,
+            argv=sys.argv,
+            parent=parent,
+            resumed_from=start.checkpoint and Path(start.checkpoint).name,
+        )
+
+    def _write_rejects(self, data: Prepared) -> None:
+        if data.rejects:
+            lines = "".join(json.dumps(dataclasses.asdict(r), default=str) + "\n" for r in data.rejects)
+            durable.replace_file(self.folder / "rejects.jsonl", lines.encode())
+
+    def describe(self, data: Prepared, total: int, warmup: int, ranks: Ranks, model: CutModel) -> None:
+        """Say what is about to be trained on what, and whether the learning rate will get where it should."""
+        counts = f"triplets: {len(data.train)} to train on, {len(data.heldout)} held out"
+        dtype = str(model.causal_lm.dtype).removeprefix("torch.")
+        log.info("%s; steps: %d; ranks: %d; %s, attention: %s", counts, total, ranks.world_size, dtype, model.attention)
+        if warmup >= total:
+            reached, peak = self.cfg.train.lr * (total - 1) / warmup, self.cfg.train.lr
+            text = "the warm-up of %d steps outlasts the run's %d: lr rises to %.1e and never reaches train.lr=%.1e"
+            log.warning(f"{text}; set train.warmup_steps lower if that is not meant", warmup, total, reached, peak)
+
+    def begin_progress(self, step: int, total: int) -> None:
+        """Show a bar where there is a terminal; elsewhere each step is a log line."""
+        console = Console(stderr=True)  # where the log lines go
+        if console.is_terminal:
+            times = (TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), *times, TextColumn("{task.description}"))
+            self._progress = Progress(*columns, console=console)
+            self._task = self._progress.add_task("", total=total, completed=step)
+            self._open.enter_context(self._progress)
+
+    def step(self, record: dict[str, Any], total: int) -> None:
+        """One finished optimizer step: metrics.jsonl, tracker, and the bar or a line."""
+        self.metrics.append({"kind": "train", **record})
+        self.tracker.log({f"train/{k}": v for k, v in record.items() if k != "step"}, record["step"])
+        p = f"{record['p_inappropriate']:.3f}" if record["share_inappropriate"] else "–"
+        line = (
+            f"loss {record['loss']:.4f}  p(inappropriate) {p}  "
+            f"lr {record['lr']:.2e}  {record['tokens_per_s']:.0f} tok/s"
+        )
+        if self._progress:
+            self._progress.update(self._task, completed=record["step"], description=line)
+        else:
+            log.info("step %d/%d  %s", record["step"], total, line)
+
+    def not_finite(self, step: int, batch: Sequence[Example]) -> None:
+        """Name the rows of a step that no rank took."""
+        names = ", ".join(example.id for example in batch)
+        log.warning("step %d: a loss or gradient was not finite, so no rank updated. Its rows: %s", step, names)
+
+    def giving_up(self, bad_steps: int, saved: int) -> None:
+        """Say why the run ends here and what to do."""
+        rest = f"The last checkpoint is of step {saved}" if saved else "There is no checkpoint yet"
+        remedy = "Lower train.lr, or look at the rows named above: launch/preview.py preview.ids=[...]"
+        log.error("%d steps in a row were not finite: giving up. %s. %s", bad_steps, rest, remedy)
+
+    def evaluation(self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict]) -> None:
+        """One evaluation: evaluations/step_*.json, metrics.jsonl and tracker.
+
+        Args:
+            step: optimizer steps done.
+            splits: "heldout" and "train" to their records.
+            generations: as `evaluate.generate` returns them.
+        """
+        folder = self.folder / EVALUATIONS
+        folder.mkdir(exist_ok=True)
+        reference = reference_tokens(folder / REFERENCE, [r for records in splits.values() for r in records])
+        metrics = {split: summarise(records, reference) for split, records in splits.items() if records}
+        content = {"step": step, "metrics": metrics, "generations": generations}
+        durable.replace_file(folder / f"{checkpoint.tag_of(step)}.json", json.dumps(content, indent=1).encode())
+        flat = {f"{split}/{key}": value for split, summary in metrics.items() for key, value in summary.items()}
+        self.metrics.append({"kind": "eval", "step": step, **flat})
+        self.tracker.log({f"eval/{key}": value for key, value in flat.items()}, step)
+        self.tracker.log_generations(generations, step)
+        for split, summary in metrics.items():
+            log.info("%s at step %d: %s", split, step, "  ".join(f"{k} {v:.4f}" for k, v in summary.items()))
+
+    def stop_asked(self) -> bool:
+        """Whether someone touched the run's STOP file."""
+        return (self.folder / STOP_FILE).exists()
+
+    def finish(self, steps: int) -> None:
+        """Mark the run as finished, the last thing of all."""
+        finish_lineage(self.folder)
+        mark_finished(self.folder, {"steps": steps})
+
+    def close(self, status: int) -> None:
+        """Close metrics, tracker and bar; `status` is the run's exit status, which W&B shows."""
+        self._open.close()
+        self.tracker.finish(status)
+
+
+def read_evaluations(folder: Path) -> list[dict[str, Any]]:
+    """All evaluations of the run in `folder`, the oldest first."""
+    return [json.loads(path.read_text()) for path in sorted((folder / EVALUATIONS).glob("step_*.json"))]

