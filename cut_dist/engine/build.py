@@ -10,6 +10,7 @@ import torch
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 from transformers.integrations import HfDeepSpeedConfig
 
+from cut_dist.engine.compiled_ops import load_op
 from cut_dist.engine.launch import Ranks
 from cut_dist.model.attention import choose_backend
 from cut_dist.model.head import CutModel
@@ -82,6 +83,7 @@ def make_optimizer(model: torch.nn.Module, train: TrainConfig, *, on_host: bool)
     groups = [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     kwargs = {"lr": train.lr, "betas": tuple(train.betas), "eps": train.eps}
     if on_host:
+        load_op("CPUAdamBuilder")
         return DeepSpeedCPUAdam(groups, adamw_mode=True, **kwargs)
     return torch.optim.AdamW(groups, fused=torch.cuda.is_available(), **kwargs)
 

@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
+from cut_dist.engine.compiled_ops import load_op
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -55,6 +57,7 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
+        load_op("ShareMemCommBuilder")
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
