@@ -11,7 +11,6 @@ from filelock import FileLock, Timeout
 
 from cut_dist.engine import compiled_ops
 
-
 HOLDER = """
 import sys, filelock
 lock = filelock.FileLock(sys.argv[1])
