@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -93,25 +93,33 @@ class Recorder:
         """Show a bar where there is a terminal; elsewhere each step is a log line."""
         console = Console(stderr=True)  # where the log lines go
         if console.is_terminal:
-            times = (TimeElapsedColumn(), TimeRemainingColumn())
-            columns = (TextColumn("train"), BarColumn(), MofNCompleteColumn(), *times, TextColumn("{task.description}"))
-            self._progress = Progress(*columns, console=console)
+            # 20 cells and a short description: all of it fits into 80 columns, beyond which rich cuts
+            columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, TextColumn("{task.description}"), console=console)
             self._task = self._progress.add_task("", total=total, completed=step)
+            plain = sys.stderr
             self._open.enter_context(self._progress)
+            self._log_above_the_bar(plain)
+
+    def _log_above_the_bar(self, plain: TextIO) -> None:
+        """Let log lines go where rich now has sys.stderr go; a handler keeps the `plain` one that it was made with."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is plain:
+                handler.setStream(sys.stderr)
+                self._open.callback(handler.setStream, plain)
 
     def step(self, record: dict[str, Any], total: int) -> None:
         """One finished optimizer step: metrics.jsonl, tracker, and the bar or a line."""
         self.metrics.append({"kind": "train", **record})
         self.tracker.log({f"train/{k}": v for k, v in record.items() if k != "step"}, record["step"])
-        p = f"{record['p_inappropriate']:.3f}" if record["share_inappropriate"] else "–"
-        line = (
-            f"loss {record['loss']:.4f}  p(inappropriate) {p}  "
-            f"lr {record['lr']:.2e}  {record['tokens_per_s']:.0f} tok/s"
-        )
+        loss, speed = f"loss {record['loss']:.4f}", f"{record['tokens_per_s']:.0f} tok/s"
         if self._progress:
-            self._progress.update(self._task, completed=record["step"], description=line)
+            self._progress.update(self._task, completed=record["step"], description=f"{loss}  {speed}")
         else:
-            log.info("step %d/%d  %s", record["step"], total, line)
+            p = f"{record['p_inappropriate']:.3f}" if record["share_inappropriate"] else "–"
+            log.info(
+                "step %d/%d  %s  p(inappropriate) %s  lr %.2e  %s", record["step"], total, loss, p, record["lr"], speed
+            )
 
     def not_finite(self, step: int, batch: Sequence[Example]) -> None:
         """Name the rows of a step that no rank took."""
