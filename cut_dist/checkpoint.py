@@ -22,6 +22,7 @@ from typing import Any
 
 from cut_dist import durable
 from cut_dist.manifest import CheckpointError, Fingerprint, fingerprint, read_manifest, seal_folder, verify
+from cut_dist.wording import counted
 
 STAGE = ".stage"
 LATEST = "latest"
@@ -207,8 +208,8 @@ def require_world_size(path: Path, world_size: int) -> None:
     written_by = read_manifest(path)["world_size"]
     if written_by != world_size:
         raise CheckpointError(
-            f"{path} was written by {written_by} ranks and this run has {world_size}: start on {written_by}, "
-            "or start anew with run.resume=never"
+            f"{path} was written by {counted(written_by, 'rank')} and this run has {world_size}: "
+            f"start on {written_by}, or start anew with run.resume=never"
         )
 
 

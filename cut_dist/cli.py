@@ -16,8 +16,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from cut_dist.config import AnyConfig, Config, ConfigError
-from cut_dist.config_check import nearest
 from cut_dist.config_compose import compose_config, conf_dir, config_groups
+from cut_dist.wording import nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1

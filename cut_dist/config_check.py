@@ -7,7 +7,6 @@ put on a field (`ranged`) and by what their `__post_init__` refuses.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
 import types
@@ -15,10 +14,11 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
+from cut_dist.wording import nearest
+
 Schema = TypeVar("Schema")
 
 _TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_SYNONYMS = {"lambda": "lam", "learning_rate": "lr", "batch_size": "global_batch_size", "zero": "deepspeed"}
 _SECRET = re.compile(r"api_?key|secret|password|passwd|credential|(^|_)token$", re.IGNORECASE)
 _CODE = re.compile(r"_\w+_")  # _target_, _partial_, _recursive_, ...
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
@@ -64,18 +64,17 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:76]}...'"
 
 
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that `word` was probably meant to be, or None where nothing comes close."""
-    choices = list(choices)
-    if _SYNONYMS.get(word) in choices:
-        return _SYNONYMS[word]
-    by_folded = {choice.casefold(): choice for choice in choices}
-    found = difflib.get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.5)
-    return by_folded[found[0]] if found else None
+def unknown_key(
+    place: str, key: str, choices: Iterable[str], elsewhere: Mapping[str, str] | None = None
+) -> ConfigError:
+    """The error for a key that the section `place` ("" is the root) does not have.
 
-
-def unknown_key(place: str, key: str, choices: Iterable[str]) -> ConfigError:
-    """The error for a key that the section `place` ("" is the root) does not have."""
+    Args:
+        place: dotted path of the section.
+        key: what was given.
+        choices: the keys of that section.
+        elsewhere: key → its full name, of other sections' keys that may have been meant.
+    """
     choices, prefix = sorted(choices), f"{place}." if place else ""
     if _CODE.fullmatch(key):
         return _code_refused(f"{prefix}{key}")
@@ -84,8 +83,9 @@ def unknown_key(place: str, key: str, choices: Iterable[str]) -> ConfigError:
             f"'{prefix}{key}' is refused: keys and passwords come from the environment (WANDB_API_KEY), "
             "never from the configuration, which is written to disk."
         )
-    match = nearest(key, choices)
-    hint = f"; did you mean '{prefix}{match}'?" if match else "."
+    full = {**(elsewhere or {}), **{choice: f"{prefix}{choice}" for choice in choices}}
+    match = nearest(key, full)
+    hint = f"; did you mean '{full[match]}'?" if match else "."
     where = f"'{place}'" if place else "the configuration"
     return ConfigError(f"There is no key '{prefix}{key}'{hint} Keys of {where}: {', '.join(choices)}.")
 

@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cut_dist.config import AnyConfig, Config, asset_path, auto_name, to_config
-from cut_dist.config_check import ConfigError, nearest, refuse_code, unknown_key
+from cut_dist.config_check import ConfigError, refuse_code, unknown_key
 from cut_dist.config_deepspeed import refuse_computed
+from cut_dist.wording import nearest
 
 EXPERIMENT = "experiment"  # the group that is not in the defaults list, hence added with a +
 
@@ -147,13 +148,25 @@ def check_key(key: str, schema: type, groups: Iterable[str] = ()) -> None:
         if dataclasses.is_dataclass(kind):
             hints = typing.get_type_hints(kind)
             if part not in hints:
-                raise unknown_key(place, part, [*hints, *(set(groups) - set(hints))] if not place else hints)
+                if place:
+                    raise unknown_key(place, part, hints)
+                raise unknown_key("", part, [*hints, *(set(groups) - set(hints))], _full_keys(hints))
             kind = _without_none(hints[part])
         elif typing.get_origin(kind) is dict:
             return
         else:
             raise ConfigError(f"'{place}' is one value; it has no key '{part}' in it.")
         place = f"{place}.{part}" if place else part
+
+
+def _full_keys(hints: Mapping[str, Any]) -> dict[str, str]:
+    """Key without its section → the key in full ("lr" → "train.lr"), several joined by "or"."""
+    found: dict[str, list[str]] = {}
+    for section, kind in hints.items():
+        if dataclasses.is_dataclass(kind):
+            for field in dataclasses.fields(kind):
+                found.setdefault(field.name, []).append(f"{section}.{field.name}")
+    return {name: "' or '".join(full) for name, full in found.items() if name not in hints}
 
 
 def _is_leaf(key: str, schema: type) -> bool:

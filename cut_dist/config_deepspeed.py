@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from cut_dist.config_check import ConfigError, nearest, require
+from cut_dist.config_check import ConfigError, require
+from cut_dist.wording import nearest
 
 # DeepSpeed's keys that follow from ours: two places for one number would let them disagree.
 COMPUTED_BY_US = {

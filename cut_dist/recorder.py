@@ -24,6 +24,7 @@ from cut_dist.model.resolve import resolve_model
 from cut_dist.run_folder import STOP_FILE, mark_finished, write_config
 from cut_dist.run_start import METRICS, Start, run_identity
 from cut_dist.tracker import make_tracker
+from cut_dist.wording import counted
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks
@@ -53,7 +54,7 @@ class Recorder:
         self.metrics = self._open.enter_context(MetricsLog(self.folder / METRICS))
         dropped = self.metrics.truncate_after(start.step)
         if dropped:
-            log.info("%d records after step %d will be made again", dropped, start.step)
+            log.info("%s after step %d will be made again", counted(dropped, "record"), start.step)
         self.tracker = make_tracker(cfg.tracker, self.folder, composed)
 
     def _write_lineage(self, data: Prepared, start: Start, world_size: int) -> None:
@@ -81,7 +82,7 @@ class Recorder:
 
     def describe(self, data: Prepared, total: int, warmup: int, ranks: Ranks, model: CutModel) -> None:
         """Say what is about to be trained on what, and whether the learning rate will get where it should."""
-        counts = f"triplets: {len(data.train)} to train on, {len(data.heldout)} held out"
+        counts = f"{counted(len(data.train), 'triplet')} to train on, {len(data.heldout)} held out"
         dtype = str(model.causal_lm.dtype).removeprefix("torch.")
         log.info("%s; steps: %d; ranks: %d; %s, attention: %s", counts, total, ranks.world_size, dtype, model.attention)
         if warmup >= total:
@@ -130,7 +131,7 @@ class Recorder:
         """Say why the run ends here and what to do."""
         rest = f"The last checkpoint is of step {saved}" if saved else "There is no checkpoint yet"
         remedy = "Lower train.lr, or look at the rows named above: launch/preview.py preview.ids=[...]"
-        log.error("%d steps in a row were not finite: giving up. %s. %s", bad_steps, rest, remedy)
+        log.error("not finite: %s in a row, so giving up. %s. %s", counted(bad_steps, "step"), rest, remedy)
 
     def evaluation(self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict]) -> None:
         """One evaluation: evaluations/step_*.json, metrics.jsonl and tracker.

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cut_dist.run_folder import read_finished
+from cut_dist.wording import counted
+
 SPLITS = {"heldout": "held-out", "train": "training"}
 ROWS = {  # key of evaluate.summarise → what it is called for a reader
     "loss": "loss, L1 + L2",
@@ -30,7 +33,7 @@ LEGEND = (
 
 
 def show(folder: Path, evaluations: Sequence[dict[str, Any]], console: Console | None = None) -> None:
-    """Print the first evaluation of a run beside the last.
+    """Print the first evaluation of a run beside the last, what lies where, and whether the run is finished.
 
     Args:
         folder: the run's folder.
@@ -48,10 +51,19 @@ def show(folder: Path, evaluations: Sequence[dict[str, Any]], console: Console |
     for what, path in (("model", "model"), ("metrics", "metrics.jsonl"), ("checkpoints", "checkpoints")):
         if (folder / path).exists():
             console.print(f"{what:12}{folder / path}", soft_wrap=True, highlight=False, markup=False)
+    console.print(_state(folder), soft_wrap=True, highlight=False, markup=False)
+
+
+def _state(folder: Path) -> str:
+    """Whether the run is at its end, and what the same command would do: the last line, which stays in sight."""
+    done = read_finished(folder)
+    if done is None:
+        return f"{'unfinished':12}the same command continues this run"
+    return f"{'finished':12}after {counted(done['steps'], 'step')}; run.resume=never trains anew, run.name=… beside it"
 
 
 def _numbers(before: dict[str, Any], after: dict[str, Any]) -> Table:
-    table = Table(title=f"Before and after {after['step']} steps", title_justify="left")
+    table = Table(title=f"Before and after {counted(after['step'], 'step')}", title_justify="left")
     table.add_column("")
     for split in before["metrics"]:
         for column in (f"{SPLITS[split]}\nbefore", "\nafter"):

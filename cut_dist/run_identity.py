@@ -30,7 +30,8 @@ NEUTRAL = (
     "model.checkpointing",
     "train.micro_batch_tokens",
 )
-_NAME_LENGTH, _HASH_LENGTH = 64, 6
+_NAME_LENGTH, _PART_LENGTH, _HASH_LENGTH = 64, 28, 6
+_TELLING = ("model", "model.name_or_path", "data", "data.path")
 
 
 def identity(cfg: Config) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def auto_name(cfg: Config, overrides: Iterable[str]) -> str:
     Returns:
         "default" where no override changes the run's identity, else for instance `alpha-0.5_lam-1.2_3f9ac1`:
         the keys sorted, so that the order typed does not matter, then digits of `config_hash`; at most 64
-        characters.
+        characters. Where there are too many, model and data go first and the others as far as they fit.
     """
     parts = {}
     for override in overrides:
@@ -72,8 +73,25 @@ def auto_name(cfg: Config, overrides: Iterable[str]) -> str:
             parts[key] = _readable(key.rpartition(".")[2], value)
     if not parts:
         return "default"
-    readable = "_".join(parts[key] for key in sorted(parts))[: _NAME_LENGTH - _HASH_LENGTH - 1].strip("._-")
+    room = _NAME_LENGTH - _HASH_LENGTH - 1
+    readable = "_".join(parts[key] for key in sorted(parts))
+    if len(readable) > room:
+        readable = "_".join(_fitting(parts, room)).strip("._-")
     return f"{readable or 'run'}_{config_hash(cfg)[:_HASH_LENGTH]}"
+
+
+def _fitting(parts: Mapping[str, str], room: int) -> list[str]:
+    """The parts, by sorted key, that fit into `room` characters when joined by one; a very long part is cut.
+
+    Which model and which data tell runs apart best, so these get their place before the others.
+    """
+    chosen = {}
+    for key in sorted(parts, key=lambda key: (key not in _TELLING, key)):
+        part = parts[key][:_PART_LENGTH].strip("._-")
+        if len(part) <= room:
+            chosen[key] = part
+            room -= len(part) + 1
+    return [chosen[key] for key in sorted(chosen)]
 
 
 def run_dir(cfg: Config) -> Path:

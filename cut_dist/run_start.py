@@ -21,6 +21,7 @@ from cut_dist.run_folder import (
     create_run_folder,
     read_finished,
 )
+from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +84,8 @@ def _open(cfg: Config, data: Prepared, world_size: int, held: ExitStack) -> Star
     check_same_config(folder, run_identity(cfg, data))
     done = read_finished(folder)
     if done is not None:
-        said = f"{folder} holds this run, finished after {done['steps']} steps"
-        return Start("finished", f"{said}; run.resume=never trains anew, run.name=… beside it", str(folder))
+        said = f"{folder} holds this run, finished after {counted(done['steps'], 'step')}: nothing to do but report"
+        return Start("finished", said, str(folder))
     (folder / STOP_FILE).unlink(missing_ok=True)
     newest, reasons = checkpoint.newest_valid(folder / CHECKPOINTS)
     for reason in reasons:

@@ -24,9 +24,10 @@ from cut_dist.config import (
     run_dir,
     to_config,
 )
-from cut_dist.config_check import nearest, shown
+from cut_dist.config_check import shown
 from cut_dist.config_deepspeed import COMPUTED_BY_US
 from cut_dist.run_identity import NEUTRAL
+from cut_dist.wording import counted, nearest
 
 HOSTILE_NAMES = [
     "", ".", "..", "...", ".hidden", "../up", "../../etc", "a/../b", "a/b", "/abs", "/", "//", "a\\b", "..\\up", "~",
@@ -392,6 +393,16 @@ def test_names_are_readable_short_and_do_not_depend_on_the_order_typed():
     assert auto_name(cfg, ["deepspeed=zero2"]) == f"deepspeed-zero2_{digits}"
 
 
+def test_a_name_that_would_be_too_long_keeps_model_and_data_and_whole_parts():
+    cfg = to_config(tree())
+    long = ["deepspeed.zero_optimization.stage3_max_live_parameters=1000000000"]
+    overrides = ["model=smollm2_135m", "data.path=a/iter2.json", "data.align_p_ratio=0.25", *long, "train.lr=3e-6"]
+    digits = config_hash(cfg)[:6]
+    assert auto_name(cfg, overrides) == f"align-p-ratio-0.25_path-iter2_model-smollm2-135m_lr-3e-6_{digits}"
+    name = auto_name(cfg, ["data.path=" + "d" * 90, "model=" + "m" * 90, "train.lr=3e-6"])
+    assert "path-ddd" in name and "model-mmm" in name and len(name) <= 64
+
+
 @pytest.mark.parametrize("value", ["'" + "x" * 300 + "'", "../..", "'a b, c'", "", "..", "'\u202e'", "~/..", "[1,2]"])
 def test_any_override_makes_a_valid_name(value: str):
     cfg = to_config(tree())
@@ -406,6 +417,10 @@ def test_nearest_finds_by_likeness_and_not_at_any_price():
     assert nearest("gama", ["alpha", "gamma"]) == "gamma"
     assert nearest("GAMMA", ["alpha", "gamma"]) == "gamma"
     assert nearest("xyz", ["alpha", "gamma"]) is None
+
+
+def test_a_number_and_its_noun_agree():
+    assert [counted(n, "row") for n in (0, 1, 2, 1200)] == ["0 rows", "1 row", "2 rows", "1,200 rows"]
 
 
 def test_values_are_shown_as_yaml_writes_them():

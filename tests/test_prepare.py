@@ -116,9 +116,13 @@ def test_rows_are_rejected_in_the_order_of_the_file_whenever_their_flaw_was_foun
     assert [r.line for r in prepared.rejects] == [2, 3, 4]
 
 
-def test_a_file_of_bad_rows_only_is_an_error_even_when_they_may_be_skipped(run):
-    with pytest.raises(BadRowsError, match="leaves no row at all"):
-        run([row(n, response="") for n in range(3)], on_bad_row="skip")
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_where_no_row_is_good_there_is_no_advice_to_skip(run, policy):
+    with pytest.raises(BadRowsError, match="No other row is left to train on") as error:
+        run([row(n, response="") for n in range(3)], on_bad_row=policy)
+    assert "on_bad_row=skip" not in str(error.value)
+    with pytest.raises(BadRowsError, match="^1 of 1 row cannot"):
+        run([row(1, response="")], on_bad_row=policy)
 
 
 def test_a_response_that_tokenises_to_nothing_is_a_bad_row(run):

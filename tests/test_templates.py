@@ -53,7 +53,6 @@ def smollm():
     gguf = next(iter(PACKAGED.values())).gguf_file()
     if gguf is None:
         pytest.skip("needs the package that holds SmolLM2's tokenizer")
-    pytest.importorskip("gguf")
     return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
 
 

@@ -48,9 +48,18 @@ def test_a_row_without_an_id_takes_the_one_offered():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"q": ...}, 'missing field: "q"'),
-        ({"a": ...}, 'missing field: "a"'),
-        ({"verdict": ...}, 'missing field: "verdict" (null where the response is satisfactory)'),
+        ({"q": ...}, 'missing field: "q"; this row has: id, more, a, verdict'),
+        ({"a": ..., "x": 1, "y": 2}, 'missing field: "a"; this row has: id, q, more, verdict, x, y'),
+        (
+            {"verdict": ..., "verdicts": "No.", "x": 1},
+            'missing field: "verdict" (null where the response is satisfactory); '
+            'this row has: id, q, more, a, verdicts, x; did you mean "verdicts"?',
+        ),
+        (
+            {"verdict": ..., "critique": "No."},
+            'missing field: "verdict" (null where the response is satisfactory); '
+            'this row has: id, q, more, a, critique; did you mean "critique"?',
+        ),
         ({"a": None}, 'wrong type: "a" is null, expected text'),
         ({"a": ["x"]}, 'wrong type: "a" is a list, expected text'),
         ({"q": 4}, 'wrong type: "q" is a number, expected text'),
@@ -116,6 +125,6 @@ def test_the_error_for_bad_rows_carries_them_and_says_what_to_do():
     error = BadRowsError(rejects, 1200, "Do this.")
     assert error.rejects == rejects
     first, row, kinds, remedy = str(error).splitlines()
-    assert first == "1 of 1,200 rows cannot be used as they are."
+    assert first == "1 of 1,200 rows cannot be used as found."
     assert row == '  data.jsonl:4  missing field: "response"'
     assert (kinds, remedy) == ("By reason: missing field 1", "Do this.")

@@ -20,6 +20,7 @@ from cut_dist.data.examples import Example, Prepared, content_hash
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import BadRowsError, DataError, Reject, Triplet, reject_table
+from cut_dist.wording import counted
 
 __all__ = ["Example", "Prepared", "prepare"]
 
@@ -45,6 +46,7 @@ _SETTINGS = (
 _SKIP_REMEDY = (
     "Correct these rows, or set data.on_bad_row=skip to train without them (counted and listed in a file)."
 )
+_NOTHING_LEFT = "No other row is left to train on: correct the file, or look at data.format and data.columns."
 _OVERLONG_REMEDY = "Raise data.max_length, or set data.on_overlong to trim or drop."
 
 
@@ -90,7 +92,7 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str) -> Pre
     encoded_heldout = encode_triplets(tokenizer, heldout_rows, rules)
     rejects = _in_file_order(rejects + encoded.rejects + encoded_heldout.rejects)
     overlong = encoded.overlong + encoded_heldout.overlong
-    _apply_policies(cfg, rejects, overlong, rows_read)
+    _apply_policies(cfg, rejects, overlong, rows_read, len(encoded.examples))
 
     usable, heldout = encoded.examples, [_with_heldout_id(e) for e in encoded_heldout.examples]
     if cfg.heldout_size and not cfg.heldout_path:
@@ -130,11 +132,11 @@ def _read(cfg: Any) -> tuple[list[Triplet], list[Triplet], list[Reject]]:
     return rows, heldout, rejects + leaked + bad
 
 
-def _apply_policies(cfg: Any, rejects: list[Reject], overlong: list[Reject], rows_read: int) -> None:
+def _apply_policies(cfg: Any, rejects: list[Reject], overlong: list[Reject], rows_read: int, num_usable: int) -> None:
+    if rejects and not num_usable and not overlong:
+        raise BadRowsError(rejects, rows_read, _NOTHING_LEFT)
     if rejects and cfg.on_bad_row == "error":
         raise BadRowsError(rejects, rows_read, _SKIP_REMEDY)
-    if len(rejects) == rows_read:
-        raise BadRowsError(rejects, rows_read, "data.on_bad_row=skip leaves no row at all; correct the file.")
     if overlong and cfg.on_overlong == "error":
         raise BadRowsError(overlong, rows_read, _OVERLONG_REMEDY)
 
@@ -161,7 +163,8 @@ def _with_heldout_id(example: Example) -> Example:
 def _hold_out(examples: list[Example], size: int, seed: int) -> tuple[list[Example], list[Example]]:
     """Set `size` examples apart: Align-P and Align-N in proportion, at least one of each if possible."""
     if size >= len(examples):
-        raise DataError(f"data.heldout_size={size} leaves nothing of {len(examples)} usable rows to train on")
+        have = counted(len(examples), "usable row")
+        raise DataError(f"data.heldout_size={size} leaves nothing of {have} to train on; set it lower, or bring more")
     negative = [e.id for e in examples if e.is_negative]
     positive = [e.id for e in examples if not e.is_negative]
     num_negative = round(size * len(negative) / len(examples))
@@ -209,8 +212,8 @@ def _log_summary(prepared: Prepared, cfg: Any, folder: Path) -> None:
     logger.info("data %s: %s", cfg.path, _counts_line(prepared.counts))
     if prepared.rejects:
         logger.warning(
-            "%d rows are not used, all listed in %s:\n%s",
-            len(prepared.rejects),
+            "not used: %s, all listed in %s:\n%s",
+            counted(len(prepared.rejects), "row"),
             folder / REJECTS,
             reject_table(prepared.rejects),
         )

@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from cut_dist.data.formats import FORMATS, Format, Row
-from cut_dist.data.records import Record, read_csv_records, read_json_records, read_table_records
+from cut_dist.data.records import Record, read_csv_records, read_json_records, read_table_records, require_file
 from cut_dist.data.triplets import REQUIRED_ROLES, ROLES, DataError, Reject, RowError, Triplet, make_triplet
+from cut_dist.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,12 @@ def read_triplets(
     return _triplets(path, records, chosen)
 
 
+def require_source(path: str, *, format: str, columns: dict[str, str] | None) -> None:
+    """Raise a DataError if `read_triplets` with the same arguments will find no file. Nothing is read or downloaded."""
+    if not _is_table(path, format == "columns" or columns is not None) or path.endswith(".parquet"):
+        require_file(path)
+
+
 def _triplets(path: str, records: list[Record], chosen: Format) -> tuple[list[Triplet], list[Reject]]:
     triplets: list[Triplet] = []
     rejects: list[Reject] = []
@@ -78,7 +85,7 @@ def _triplets(path: str, records: list[Record], chosen: Format) -> tuple[list[Tr
                 seen[triplet.id] = triplet.source
                 triplets.append(triplet)
     if num_left_out:
-        logger.info("%s: %d answers are marked as skipped, or empty, and are no rows", path, num_left_out)
+        logger.info("%s: %s marked as skipped, or empty: no rows", path, counted(num_left_out, "answer"))
     return triplets, rejects
 
 
@@ -106,10 +113,13 @@ def _content_id(row: Row, columns: Mapping[str, str], copies: Counter[str]) -> s
 def _records(path: str, split: str, is_table_allowed: bool) -> Iterable[Record]:
     if path.endswith(_CSV_SUFFIXES):
         return read_csv_records(path)
-    is_file = Path(path).exists() or path.endswith(_JSON_SUFFIXES)
-    if path.endswith(".parquet") or (is_table_allowed and not is_file):
-        return read_table_records(path, split)
-    return read_json_records(path)
+    return read_table_records(path, split) if _is_table(path, is_table_allowed) else read_json_records(path)
+
+
+def _is_table(path: str, is_table_allowed: bool) -> bool:
+    """Whether `datasets` reads it: a Parquet file or, where allowed, what is no file and may be a name on the Hub."""
+    is_file = Path(path).exists() or path.endswith((*_CSV_SUFFIXES, *_JSON_SUFFIXES))
+    return path.endswith(".parquet") or (is_table_allowed and not is_file)
 
 
 def _detect(path: str, records: list[Record]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cut_dist.data.triplets import DataError
+from cut_dist.wording import nearest
 
 _EXCERPT = 400  # bytes or characters; Reject shows fewer
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -37,17 +38,25 @@ class Record:
     problem: str | None = None
 
 
+def require_file(path: str | os.PathLike) -> None:
+    """Raise a DataError, naming the likest file that is there, unless `path` is a file; nothing is read."""
+    place = Path(path)
+    if place.is_dir():
+        raise DataError(f"{path} is a folder; data.path and data.heldout_path name one file each")
+    if not place.exists():
+        meant = nearest(place.name, [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else [])
+        hint = f"; did you mean {place.with_name(meant)}?" if meant else ""
+        raise DataError(f"{path}: no such file (data.path; paths are relative to {Path.cwd()}){hint}")
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """The bytes of a data file, unpacked where its name ends in .gz.
 
     Raises:
         DataError: no such file, a folder, an empty file, or one that cannot be read or unpacked.
     """
+    require_file(path)
     place = Path(path)
-    if place.is_dir():
-        raise DataError(f"{path} is a folder; data.path and data.heldout_path name one file each")
-    if not place.exists():
-        raise DataError(f"{path}: no such file (data.path; paths are relative to {Path.cwd()})")
     try:
         data = place.read_bytes()
         if place.suffix == ".gz":
@@ -97,8 +106,7 @@ def read_table_records(path: str, split: str) -> Iterator[Record]:
     """Rows of a Parquet file or of a Hub data set ("org/name" or "org/name:config"), by `datasets`."""
     hub = _HUB_NAME.fullmatch(path)
     if path.endswith(".parquet"):
-        if not Path(path).is_file():
-            raise DataError(f"{path}: no such file (data.path; paths are relative to {Path.cwd()})")
+        require_file(path)
         what, request = "a Parquet file", {"path": "parquet", "data_files": path, "split": "train"}
     elif hub:
         what = f"a data set of the Hub, and no such file is in {Path.cwd()}"

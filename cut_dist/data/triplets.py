@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cut_dist.wording import counted, nearest
+
 # What a file's own fields can stand for. "input" is joined to the instruction on a new line, as released.
 REQUIRED_ROLES = ("instruction", "response", "judgment")
 ROLES = (*REQUIRED_ROLES, "input", "id")
@@ -98,7 +100,7 @@ class BadRowsError(DataError):
 
     def __init__(self, rejects: Sequence[Reject], rows_read: int, remedy: str) -> None:
         self.rejects = list(rejects)
-        head = f"{len(rejects):,} of {rows_read:,} rows cannot be used as they are."
+        head = f"{len(rejects):,} of {counted(rows_read, 'row')} cannot be used as found."
         super().__init__(f"{head}\n{reject_table(rejects)}\n{remedy}")
 
 
@@ -135,6 +137,9 @@ def make_triplet(row: Mapping[str, object], columns: Mapping[str, str], row_id: 
     Raises:
         RowError: naming the field and what is wrong with it.
     """
+    for role in REQUIRED_ROLES:
+        if columns[role] not in row:
+            raise _missing(row, columns, role)
     instruction = _text(row, columns["instruction"], "instruction")
     if "input" in columns and row.get(columns["input"]) not in (None, ""):
         instruction = f"{instruction}\n{_text(row, columns['input'], 'input')}"
@@ -143,10 +148,17 @@ def make_triplet(row: Mapping[str, object], columns: Mapping[str, str], row_id: 
     return Triplet(_id(row, columns.get("id"), row_id), instruction, response, judgment, source)
 
 
+def _missing(row: Mapping[str, object], columns: Mapping[str, str], role: str) -> RowError:
+    """Says what the row has instead: the field with the likest name, or the only one that no role asks for."""
+    field, others = columns[role], [str(name) for name in row if name not in columns.values()]
+    meant = nearest(field, others) or (others[0] if len(others) == 1 else None)
+    note = " (null where the response is satisfactory)" if role == "judgment" else ""
+    has, hint = shorten(", ".join(map(str, row))), f'; did you mean "{shorten(meant)}"?' if meant else ""
+    return RowError(f'missing field: "{field}"{note}; this row has: {has or "nothing"}{hint}')
+
+
 def _judgment(row: Mapping[str, object], field: str) -> str | None:
     """None for Align-P: null, or a judgment that begins with "Perfect." (paper A.4, figure 8)."""
-    if field not in row:
-        raise RowError(f'missing field: "{field}" (null where the response is satisfactory)')
     if row[field] is None:
         return None
     if isinstance(row[field], str) and not row[field].strip():
@@ -163,8 +175,6 @@ def _judgment(row: Mapping[str, object], field: str) -> str | None:
 
 
 def _text(row: Mapping[str, object], field: str, role: str) -> str:
-    if field not in row:
-        raise RowError(f'missing field: "{field}"')
     value = row[field]
     if not isinstance(value, str):
         raise RowError(f'wrong type: "{field}" is {_json_type(value)}, expected text')

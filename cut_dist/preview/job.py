@@ -12,7 +12,6 @@ import numpy as np
 from rich.console import Console
 
 from cut_dist.config import Config, ConfigError, PreviewJobConfig
-from cut_dist.config_check import nearest
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import example_weights
 from cut_dist.data.prepare import HELDOUT_PREFIX, prepare
@@ -23,6 +22,7 @@ from cut_dist.model.load import load_tokenizer
 from cut_dist.preview import page, terminal
 from cut_dist.preview.summary import Grid, summary_grids
 from cut_dist.preview.view import View, near, view_example
+from cut_dist.wording import nearest
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,37 @@
+"""Whether what a run reads is there, looked at before anything slow: the data files, the model of an earlier run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cut_dist.config import Config, ConfigError
+from cut_dist.data.readers import require_source
+from cut_dist.run_folder import FINISHED_FILE
+
+
+def require_inputs(cfg: Config) -> None:
+    """Look for the inputs that are files here, on rank 0; names on the Hub are left to their own errors.
+
+    Raises:
+        DataError: a data file is missing.
+        ConfigError: the model is that of a run that is not here, and other runs of its experiment are.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for path in (cfg.data.path, cfg.data.heldout_path):
+        if path:
+            require_source(path, format=cfg.data.format, columns=cfg.data.columns)
+    _require_parent(Path(cfg.model.name_or_path or "."))
+
+
+def _require_parent(model: Path) -> None:
+    """Where `<root>/<experiment>/<run>/model` is missing, name the runs of that experiment that have a model."""
+    if model.is_dir() or len(model.parts) < 4 or model.name != "model":
+        return
+    experiment = model.parent.parent
+    models = sorted(path.with_name("model") for path in experiment.glob(f"*/{FINISHED_FILE}"))
+    names = [str(path) for path in models if path.is_dir()]
+    if names:
+        listed = "\n  ".join(f"model.name_or_path={name}" for name in names)
+        raise ConfigError(f"There is no model {model}. Finished runs of {experiment.name} give:\n  {listed}")
