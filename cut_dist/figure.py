@@ -39,7 +39,7 @@ def describe(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} has no lineage.json: give the folder of a run, runs/<experiment>/<name>")
     start = lineage["starts"][-1]
     return {
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()},
         "world_size": start["world_size"],
         "code": start["code"],
         "packages": start["packages"],
@@ -48,7 +48,8 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name that this machine's processor gives itself."""
     info = Path("/proc/cpuinfo")
     names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
     return names[0] if names else platform.processor()
