@@ -2,7 +2,8 @@
 
     rank 0     stage = begin_stage(root)                  an empty root/.stage; then a barrier
     all ranks  engine.save_checkpoint(stage, …)           shards land in the stage; then a barrier
-    rank 0     commit_stage(root, tag, step, extra, …)    hash, fsync, MANIFEST.json, rename to root/<tag>
+    all ranks  seal_share(stage, rank, world_size)        each hashes and fsyncs its own; rank 0 gathers what they say
+    rank 0     commit_stage(root, tag, step, extra, …)    fsync, MANIFEST.json, rename to root/<tag>
     rank 0     prune(root, keep_last)                     what newer, verified checkpoints make superfluous
 
 On resume rank 0 asks `newest_valid(root)` and tells the others. A checkpoint counts only if every file has
@@ -21,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from cut_dist import durable
-from cut_dist.manifest import CheckpointError, Fingerprint, fingerprint, read_manifest, seal_folder, verify
+from cut_dist.manifest import (
+    CheckpointError,
+    Entry,
+    Fingerprint,
+    file_names,
+    fingerprint,
+    read_manifest,
+    seal_files,
+    seal_folder,
+    verify,
+)
 from cut_dist.wording import counted
 
 STAGE = ".stage"
@@ -30,6 +41,7 @@ LATEST = "latest"
 _TRASH = ".trash_"
 _REJECTED = "rejected_"
 _TAG = re.compile(r"step_([0-9]{8})")
+_WRITER = re.compile(r"rank_?([0-9]+)")  # the first such in zero_pp_rank_1_mp_rank_00_optim_states.pt, rng_rank00001.pt
 
 # What this process has hashed, at a commit or reading it back: a checkpoint of 13B parameters is 180 GB, too much
 # to be read again at every save.
@@ -74,22 +86,40 @@ def abandon_stage(root: Path) -> None:
         _delete(root / STAGE)
 
 
+def seal_share(stage: Path, rank: int, world_size: int) -> dict[str, Entry]:
+    """Hashes and fsyncs one rank's share of the filled stage (all ranks, after a barrier).
+
+    A share is what the rank has written itself, by the rank in the files' names, and what bears no rank is rank 0's: a
+    guess that only decides who reads what, as any name has exactly one reader.
+
+    Returns:
+        Name → entry in the manifest; the union of all ranks' is what `commit_stage` wants.
+
+    Raises:
+        CheckpointError: the stage holds links.
+        OSError: the disk fails.
+    """
+    return seal_files(stage, [name for name in file_names(stage) if _writer(name, world_size) == rank])
+
+
 def commit_stage(
     root: Path,
     tag: str,
     step: int,
     extra: dict[str, Any],
     *,
+    files: dict[str, Entry],
     world_size: int,
     versions: dict[str, str] | None = None,
 ) -> Path:
-    """Turns the filled stage into the checkpoint `root/<tag>` (rank 0 only, after all ranks have written).
+    """Turns the sealed stage into the checkpoint `root/<tag>` (rank 0 only).
 
     Args:
         root: the folder of checkpoints.
         tag: `tag_of(step)`.
         step: optimizer steps done.
         extra: the caller's own state; JSON (finite numbers, strings, lists, string keys) in the manifest.
+        files: `seal_share` of every rank.
         world_size: number of ranks whose shards the stage holds.
         versions: package name → version, for the reader of the manifest.
 
@@ -97,8 +127,9 @@ def commit_stage(
         The committed folder.
 
     Raises:
-        CheckpointError: a valid checkpoint of that step is there already, the stage is empty or holds links,
-            `extra` is not JSON, or the disk fails. Earlier checkpoints are untouched in every case.
+        CheckpointError: a valid checkpoint of that step is there already, the stage is empty, holds links
+            or other files than `files`, `extra` is not JSON, or the disk fails. Earlier checkpoints are untouched in
+            every case.
     """
     if tag != tag_of(step):
         raise CheckpointError(f"tag {tag!r} does not belong to step {step}: expected {tag_of(step)!r}")
@@ -108,7 +139,7 @@ def commit_stage(
         raise CheckpointError(f"{target} is committed already, and what is committed is never overwritten")
     facts = {"tag": tag, "step": step, "world_size": world_size, "versions": versions or {}, "extra": extra}
     try:
-        sealed = seal_folder(stage, facts)
+        sealed = seal_folder(stage, files, facts)
         if broken:
             _set_aside(target, broken)
         os.rename(stage, target)
@@ -214,6 +245,11 @@ def require_world_size(path: Path, world_size: int) -> None:
 
 
 # ---- the pieces ------------------------------------------------------------------------------------------
+
+
+def _writer(name: str, world_size: int) -> int:
+    found = _WRITER.search(name.rpartition("/")[2])
+    return int(found[1]) % world_size if found else 0
 
 
 def _verify(path: Path) -> list[str]:

@@ -33,18 +33,53 @@ class CheckpointError(RuntimeError):
 Fingerprint = tuple[str, dict[str, tuple[int, int]]]
 
 
-def seal_folder(folder: Path, facts: dict[str, Any]) -> Fingerprint:
-    """Hashes and fsyncs every file below `folder`, writes its manifest, and fsyncs the folders.
+# What the manifest says of a file: {"bytes": its size, "sha256": in hexadecimal}.
+Entry = dict[str, Any]
+
+
+def file_names(folder: Path) -> list[str]:
+    """Relative POSIX names of all files below `folder`, sorted.
+
+    Raises:
+        CheckpointError: it holds something that is neither file nor folder.
+        OSError: it can't be read.
+    """
+    return sorted(_stamps(folder))
+
+
+def seal_files(folder: Path, names: Iterable[str]) -> dict[str, Entry]:
+    """Hashes and fsyncs files of `folder`, which nobody writes any more.
+
+    Returns:
+        Name → its entry in the manifest.
+
+    Raises:
+        OSError: the disk fails.
+    """
+
+    def seal(name: str) -> Entry:
+        entry = {"bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)}
+        durable.sync_file(folder / name)
+        return entry
+
+    names = list(names)
+    return dict(zip(names, _in_threads(seal, names), strict=True))
+
+
+def seal_folder(folder: Path, files: dict[str, Entry], facts: dict[str, Any]) -> Fingerprint:
+    """Writes the manifest of sealed files and fsyncs it and the folders.
 
     Args:
         folder: what all ranks have written; nobody writes there any more.
+        files: `seal_files` of every file below it, by whichever ranks.
         facts: what else the manifest says (JSON: finite numbers, strings, lists, string keys).
 
     Returns:
         The fingerprint of what was hashed.
 
     Raises:
-        CheckpointError: the folder is empty, has a manifest already or holds links, or `facts` are not JSON.
+        CheckpointError: the folder is empty, has a manifest already, holds links or other files than were hashed, or
+            `facts` are not JSON.
         OSError: the disk fails.
     """
     stamps = _stamps(folder)
@@ -52,13 +87,12 @@ def seal_folder(folder: Path, facts: dict[str, Any]) -> Fingerprint:
         raise CheckpointError(f"{folder} is empty: nothing was saved into it")
     if MANIFEST in stamps:
         raise CheckpointError(f"{folder / MANIFEST} exists already: begin_stage must come before every save")
-
-    def seal(name: str) -> dict[str, Any]:
-        entry = {"bytes": stamps[name][0], "sha256": file_sha256(folder / name)}
-        durable.sync_file(folder / name)
-        return entry
-
-    files = dict(zip(stamps, _in_threads(seal, stamps), strict=True))
+    sizes, hashed = {name: size for name, (size, _) in stamps.items()}, {n: e["bytes"] for n, e in files.items()}
+    if sizes != hashed:
+        differing = ", ".join(sorted(name for name, _ in sizes.items() ^ hashed.items()))
+        raise CheckpointError(
+            f"rank 0 does not see in {folder} what the ranks have hashed: {differing}. All ranks need the same run.root"
+        )
     durable.write_file(folder / MANIFEST, _render({"format": FORMAT, **facts, "files": files}))
     for where, _, _ in os.walk(folder, topdown=False):
         durable.sync_folder(Path(where))
@@ -175,6 +209,6 @@ def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
     return stamps
 
 
-def _in_threads(work: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+def _in_threads(work: Callable[[str], Any], names: list[str]) -> list[Any]:
     with ThreadPoolExecutor(min(_HASH_THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(work, names))

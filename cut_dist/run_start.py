@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Start:
         step: optimizer steps done.
         checkpoint: the folder to load, if any.
         evaluated: the last evaluation that belongs to what is continued.
+        bad_steps: how many steps before it were not finite, in a row: the patience of train.max_bad_steps goes on.
     """
 
     status: Literal["fresh", "resumed", "finished", "refused"]
@@ -48,6 +50,7 @@ class Start:
     step: int = 0
     checkpoint: str | None = None
     evaluated: int | None = None
+    bad_steps: int = 0
 
     @property
     def goes_on(self) -> bool:
@@ -90,12 +93,13 @@ def _open(cfg: Config, data: Prepared, world_size: int, held: ExitStack) -> Star
     newest, reasons = checkpoint.newest_valid(folder / CHECKPOINTS)
     for reason in reasons:
         log.warning(reason)
+    rows = read_metrics(folder / METRICS) if (folder / METRICS).exists() else []
     if newest is None:
-        return Start("fresh", f"new run in {folder}", str(folder), evaluated=_evaluated(folder, 0))
+        return Start("fresh", f"new run in {folder}", str(folder), evaluated=_evaluated(rows, 0))
     checkpoint.require_world_size(newest, world_size)
     step = checkpoint.read_manifest(newest)["step"]
     message = f"continuing {folder} after step {step}"
-    return Start("resumed", message, str(folder), step, str(newest), _evaluated(folder, step))
+    return Start("resumed", message, str(folder), step, str(newest), _evaluated(rows, step), _bad_steps(rows, step))
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -113,7 +117,10 @@ def set_aside(folder: Path) -> Path | None:
     return target
 
 
-def _evaluated(folder: Path, step: int) -> int | None:
-    path = folder / METRICS
-    rows = read_metrics(path) if path.exists() else []
+def _evaluated(rows: Sequence[Mapping[str, Any]], step: int) -> int | None:
     return max((row["step"] for row in rows if row["kind"] == "eval" and row["step"] <= step), default=None)
+
+
+def _bad_steps(rows: Sequence[Mapping[str, Any]], step: int) -> int:
+    skipped = [row["skipped"] for row in rows if row["kind"] == "train" and row["step"] <= step]
+    return next((number for number, bad in enumerate(reversed(skipped)) if not bad), len(skipped))

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cut_dist import checkpoint
+from cut_dist import checkpoint, manifest
 from cut_dist.engine import MainRankError, gradients
 from cut_dist.engine.build import build_engine
 from cut_dist.engine.launch import remove_shared_buffers, start_process, stop_process
-from cut_dist.engine.state import full_state_dict, load_checkpoint, on_main, save_checkpoint
+from cut_dist.engine.state import full_state_dict, load_checkpoint, on_every_rank, on_main, save_checkpoint
 from cut_dist.train import GRADIENT_SQUARE, accumulate
 
 spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
@@ -42,12 +42,18 @@ def main(folder: str) -> None:
     torch.manual_seed(100 + ranks.rank)
     random.seed(100 + ranks.rank)
     np.random.seed(100 + ranks.rank)
+    hashed = []
+    read = manifest.file_sha256
+    manifest.file_sha256 = lambda path: hashed.append(path.name) or read(path)
     save_checkpoint(engine, ranks, root, 1, keep_last=2)
+    manifest.file_sha256 = read
     expected = draws()
 
     fresh = build_engine(cfg, ranks)
     load_checkpoint(fresh, ranks, root / checkpoint.tag_of(1))
-    seen = {"same_draws": draws() == expected, "draws": expected}
+    seen = {"same_draws": draws() == expected, "draws": expected, "hashed": hashed}
+    committed = manifest.read_manifest(root / checkpoint.tag_of(1))
+    seen["manifest"] = sorted(Path(name).name for name in committed["files"])
     loaded = full_state_dict(fresh, ranks)
     if ranks.is_main:
         seen["changed"] = any(not torch.equal(initial[k], trained[k]) for k in initial)
@@ -62,6 +68,15 @@ def main(folder: str) -> None:
         on_main(ranks, fail, "fetch nothing")
     except MainRankError as error:
         seen["told"] = str(error)
+
+    def fail_on_1():
+        if ranks.rank == 1:
+            raise ValueError("made to fail")
+
+    try:
+        on_every_rank(ranks, fail_on_1, "divide")
+    except MainRankError as error:
+        seen["told_by_1"] = str(error)
 
     twin = build_engine(cfg, ranks)
     plain = accumulate(twin, examples, cfg, ranks, None)

@@ -24,7 +24,14 @@ def save(root: Path, step: int, **extra) -> Path:
     for number, name in enumerate(SHARDS):
         (stage / name).write_bytes(bytes([step % 251, number]) * 500)
     (stage / "engine" / "empty.json").write_bytes(b"")
-    return checkpoint.commit_stage(root, tag_of(step), step, extra, world_size=2)
+    files = {**checkpoint.seal_share(stage, 1, 2), **checkpoint.seal_share(stage, 0, 2)}
+    return checkpoint.commit_stage(root, tag_of(step), step, extra, files=files, world_size=2)
+
+
+def commit(root: Path, step: int, **extra) -> Path:
+    """The stage as it is, sealed by a single rank."""
+    files = checkpoint.seal_share(root / checkpoint.STAGE, 0, 1)
+    return checkpoint.commit_stage(root, tag_of(step), step, extra, files=files, world_size=1)
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def test_commit_keeps_what_was_staged_and_says_so_in_the_manifest(tmp_path):
 def test_integer_keys_in_extra_do_not_spoil_the_manifest(tmp_path):
     stage = checkpoint.begin_stage(tmp_path)
     (stage / "a").write_bytes(b"a")
-    path = checkpoint.commit_stage(tmp_path, tag_of(1), 1, {"rows": {2: 0, 10: 0, 1: 0}}, world_size=1)
+    path = commit(tmp_path, 1, rows={2: 0, 10: 0, 1: 0})
     assert verify(path) == [] and manifest.read_manifest(path)["extra"]["rows"] == {"1": 0, "2": 0, "10": 0}
 
 
@@ -119,18 +126,57 @@ def test_a_stage_is_refused_if_empty_foreign_or_holding_links(tmp_path):
     (tmp_path / "secret").write_text("not the run's")
     checkpoint.begin_stage(root)
     with pytest.raises(CheckpointError, match="empty"):
-        checkpoint.commit_stage(root, tag_of(1), 1, {}, world_size=1)
+        commit(root, 1)
     (checkpoint.begin_stage(root) / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(CheckpointError, match="not a plain file"):
-        checkpoint.commit_stage(root, tag_of(1), 1, {}, world_size=1)
+        commit(root, 1)
     (checkpoint.begin_stage(root) / "MANIFEST.json").write_text("{}")
     with pytest.raises(CheckpointError, match="begin_stage must come before"):
-        checkpoint.commit_stage(root, tag_of(1), 1, {}, world_size=1)
+        commit(root, 1)
     with pytest.raises(CheckpointError, match="does not belong"):
-        checkpoint.commit_stage(root, "step_00000002", 1, {}, world_size=1)
+        checkpoint.commit_stage(root, "step_00000002", 1, {}, files={}, world_size=1)
     assert (tmp_path / "secret").read_text() == "not the run's"
     with pytest.raises(CheckpointError):
-        checkpoint.commit_stage(tmp_path / "never_begun", tag_of(1), 1, {}, world_size=1)
+        checkpoint.commit_stage(tmp_path / "never_begun", tag_of(1), 1, {}, files={}, world_size=1)
+
+
+DEEPSPEED_NAMES = {
+    "engine/mp_rank_00_model_states.pt": 0,
+    "engine/zero_pp_rank_0_mp_rank_00_optim_states.pt": 0,
+    "engine/zero_pp_rank_1_mp_rank_00_model_states.pt": 1,
+    "engine/bf16_zero_pp_rank_11_mp_rank_00_optim_states.pt": 11,
+    "rng_rank00011.pt": 11,
+    "rng_rank00012.pt": 0,  # of a rank that there is not: somebody must read it all the same
+    "rank_5/zero_to_fp32.py": 0,
+}
+
+
+def test_each_rank_seals_what_bears_its_number_and_every_file_is_sealed_once(tmp_path):
+    stage = checkpoint.begin_stage(tmp_path)
+    for name in DEEPSPEED_NAMES:
+        (stage / name).parent.mkdir(exist_ok=True)
+        (stage / name).write_bytes(name.encode())
+    shares = [checkpoint.seal_share(stage, rank, 12) for rank in range(12)]
+    owners = {name: rank for rank, share in enumerate(shares) for name in share}
+    assert owners == DEEPSPEED_NAMES
+    assert sum(map(len, shares)) == len(DEEPSPEED_NAMES)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "more", "longer"])
+def test_a_stage_that_differs_from_what_was_sealed_is_not_committed(root, spoil):
+    stage = checkpoint.begin_stage(root)
+    for rank in (0, 1):
+        (stage / f"rng_rank0000{rank}.pt").write_bytes(b"state")
+    files = {**checkpoint.seal_share(stage, 0, 2), **checkpoint.seal_share(stage, 1, 2)}
+    if spoil == "missing":  # what another node wrote into a folder of its own
+        (stage / "rng_rank00001.pt").unlink()
+    elif spoil == "more":
+        del files["rng_rank00001.pt"]
+    else:
+        (stage / "rng_rank00001.pt").write_bytes(b"state and more")
+    with pytest.raises(CheckpointError, match="rng_rank00001.pt. All ranks need the same run.root"):
+        checkpoint.commit_stage(root, tag_of(40), 40, {}, files=files, world_size=2)
+    assert newest_valid(root) == (root / "step_00000030", [])
 
 
 def test_a_valid_checkpoint_is_never_overwritten(root):
@@ -209,7 +255,7 @@ def test_a_damaged_file_is_found_and_the_step_before_is_taken(root, name, harm):
 def test_every_single_bit_of_a_manifest_counts(tmp_path):
     stage = checkpoint.begin_stage(tmp_path)
     (stage / "shard").write_bytes(b"x")
-    path = checkpoint.commit_stage(tmp_path, tag_of(7), 7, {"lr": 1e-05}, world_size=1) / "MANIFEST.json"
+    path = commit(tmp_path, 7, lr=1e-05) / "MANIFEST.json"
     data = path.read_bytes()
     for position in range(len(data)):
         for bit in range(8):
@@ -501,7 +547,7 @@ def test_a_full_disk_while_sealing_is_the_callers_to_hear(root, monkeypatch):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
     monkeypatch.setattr(durable, "sync_file", full)
-    with pytest.raises(CheckpointError, match="quota"):
+    with pytest.raises(OSError, match="quota"):
         save(root, 40)
     monkeypatch.undo()
     assert newest_valid(root) == (root / "step_00000030", [])

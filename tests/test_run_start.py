@@ -38,7 +38,8 @@ def begun(cfg: Config, step: int | None) -> Path:
     if step is not None:
         stage = checkpoint.begin_stage(folder / CHECKPOINTS)
         (stage / "shard").write_bytes(b"weights")
-        checkpoint.commit_stage(folder / CHECKPOINTS, checkpoint.tag_of(step), step, {}, world_size=2)
+        files = checkpoint.seal_share(stage, 0, 1)
+        checkpoint.commit_stage(folder / CHECKPOINTS, checkpoint.tag_of(step), step, {}, files=files, world_size=2)
     return folder
 
 
@@ -54,6 +55,18 @@ def test_an_unfinished_run_goes_on_from_its_checkpoint_and_its_evaluations_count
     assert (begins.status, begins.step, begins.evaluated) == ("resumed", 5, 4)
     assert begins.checkpoint == str(folder / CHECKPOINTS / "step_00000005")
     assert start(cfg, world_size=3).status == "refused"
+
+
+STREAKS = [([0, 1, 1, 0, 1], 1), ([0, 0, 1, 1, 1], 3), ([1] * 5, 5), ([0] * 5, 0)]
+
+
+@pytest.mark.parametrize(("skipped", "streak"), STREAKS)
+def test_a_streak_of_steps_that_were_not_finite_is_remembered(cfg, skipped, streak):
+    folder = begun(cfg, 5)
+    with MetricsLog(folder / METRICS) as log:
+        for step, bad in enumerate([*skipped, 1], start=1):  # step 6 came after the checkpoint
+            log.append({"kind": "train", "step": step, "skipped": bool(bad)})
+    assert start(cfg).bad_steps == streak
 
 
 def test_without_a_checkpoint_it_starts_over_but_keeps_its_first_evaluation(cfg):

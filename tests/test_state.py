@@ -28,7 +28,19 @@ def test_a_loaded_engine_has_the_weights_and_random_states_that_were_saved(seen)
 
 
 def test_a_failure_on_rank_0_reaches_every_rank(seen):
-    assert seen[0]["told"] == seen[1]["told"] == "could not fetch nothing: 'nothing'"
+    assert seen[0]["told"] == seen[1]["told"] == "rank 0 could not fetch nothing: 'nothing'"
+
+
+def test_a_failure_on_another_rank_reaches_every_rank_too(seen):
+    assert seen[0]["told_by_1"] == seen[1]["told_by_1"] == "rank 1 could not divide: made to fail"
+
+
+def test_each_rank_hashes_what_it_wrote_itself(seen):
+    first, second = seen[0]["hashed"], seen[1]["hashed"]
+    assert "rng_rank00000.pt" in first and "rng_rank00001.pt" in second
+    assert len(second) == 3, "weights, optimizer and random states of rank 1"
+    assert all("rank_1_" in name or "rank00001" in name for name in second)
+    assert sorted([*first, *second]) == seen[0]["manifest"], "and each file is hashed once"
 
 
 def test_offloaded_gradients_are_measured_dropped_and_stepped_on(seen):

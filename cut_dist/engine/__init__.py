@@ -2,4 +2,4 @@
 
 
 class MainRankError(RuntimeError):
-    """What rank 0 did for all failed; every rank raises it, with rank 0's reason."""
+    """What a rank, mostly rank 0, did for all failed; every rank raises it, with that rank's reason."""

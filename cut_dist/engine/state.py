@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import numpy as np
@@ -15,7 +16,7 @@ import torch.distributed as dist
 
 from cut_dist import checkpoint
 from cut_dist.engine import MainRankError
-from cut_dist.engine.launch import Ranks, broadcast_object
+from cut_dist.engine.launch import Ranks
 from cut_dist.lineage import package_versions
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def save_checkpoint(engine, ranks: Ranks, root: Path, step: int, keep_last: int)
         keep_last: how many committed checkpoints to keep.
 
     Raises:
-        MainRankError: on all ranks, if there is no room or rank 0 can't commit.
+        MainRankError: on all ranks, if there is no room, a rank can't read back its shards, or rank 0 can't commit.
         OSError: on the rank that could not write its shard, which ends the job. What was committed before stays.
     """
     needed = checkpoint_size(engine)
@@ -46,10 +47,16 @@ def save_checkpoint(engine, ranks: Ranks, root: Path, step: int, keep_last: int)
     torch.save(_rng_state(), stage / f"rng_rank{ranks.rank:05d}.pt")
     engine.save_checkpoint(str(stage), tag=ENGINE_TAG, save_latest=False)
     dist.barrier()
+    shares = on_every_rank(
+        ranks,
+        lambda: checkpoint.seal_share(stage, ranks.rank, ranks.world_size),
+        f"seal the checkpoint of step {step}",
+    )
 
     def commit():
-        tag = checkpoint.tag_of(step)
-        checkpoint.commit_stage(root, tag, step, {}, world_size=ranks.world_size, versions=package_versions())
+        files = {name: entry for share in shares for name, entry in share.items()}
+        facts = {"files": files, "world_size": ranks.world_size, "versions": package_versions()}
+        checkpoint.commit_stage(root, checkpoint.tag_of(step), step, {}, **facts)
         checkpoint.prune(root, keep_last)
 
     on_main(ranks, commit, f"commit the checkpoint of step {step}")
@@ -96,16 +103,27 @@ def _persistent_tensors(model):
 
 def on_main(ranks: Ranks, action: Callable[[], object], what: str) -> None:
     """Run `action` on rank 0; if it fails, fail on every rank with the same sentence. A collective."""
-    problem = None
-    if ranks.is_main:
-        try:
-            action()
-        except Exception as error:  # any: the other ranks wait for the word
-            log.debug("%s", what, exc_info=True)
-            problem = f"could not {what}: {error or type(error).__name__}"
-    problem = broadcast_object(problem, ranks)
-    if problem:
-        raise MainRankError(problem)
+    on_every_rank(ranks, action if ranks.is_main else lambda: None, what)
+
+
+def on_every_rank(ranks: Ranks, action: Callable[[], Any], what: str) -> list[Any]:
+    """Run `action` on each rank; if it fails on one, fail on every rank with the same sentence. A collective.
+
+    Returns:
+        What each rank's `action` gave, by rank, on all of them.
+    """
+    result, problem = None, None
+    try:
+        result = action()
+    except Exception as error:  # any: the other ranks wait for the word
+        log.debug("%s", what, exc_info=True)
+        problem = f"rank {ranks.rank} could not {what}: {error or type(error).__name__}"
+    everyone: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(everyone, (result, problem))
+    for _, told in everyone:
+        if told:
+            raise MainRankError(told)
+    return [result for result, _ in everyone]
 
 
 def _rng_state() -> dict:
