@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from cut_dist.config import AnyConfig, Config, ConfigError
 from cut_dist.config_compose import compose_config, conf_dir, config_groups
+from cut_dist.preflight import port_taken
 from cut_dist.wording import nearest
 
 BAD_CONFIGURATION = 2
@@ -77,10 +78,11 @@ def hydra_entry(
     try:
         status = job(cfg)
     except Exception as error:
-        if not isinstance(error, _errors_for_users()):
+        said = _for_users(error)
+        if said is None:
             raise
         where = f"[rank {rank}] " if rank else ""
-        print(f"error: {where}{error}", file=sys.stderr)
+        print(f"error: {where}{said}", file=sys.stderr)
         sys.exit(BAD_CONFIGURATION if isinstance(error, ConfigError) else FAILED)
     sys.exit(status or 0)
 
@@ -126,12 +128,17 @@ def _usage() -> str:
     return _USAGE.format(script=script, groups=text, train_yaml=os.path.relpath(folder / "train.yaml"))
 
 
-def _errors_for_users() -> tuple[type[Exception], ...]:
-    """Errors whose message names what is wrong and the remedy, so that a traceback would only hide it."""
+def _for_users(error: Exception) -> str | None:
+    """What is wrong and the remedy, for errors whose traceback would only hide it; None for all others."""
     from cut_dist.data.triplets import DataError
     from cut_dist.engine import MainRankError
     from cut_dist.manifest import CheckpointError
     from cut_dist.model.resolve import ModelNotFound
     from cut_dist.run_folder import RunFolderError
 
-    return (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)
+    if isinstance(error, (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)):
+        return str(error)
+    # Two starts at the same moment: neither sees the other before. By name, since torch may not be imported.
+    if type(error).__name__ == "DistNetworkError" and "EADDRINUSE" in str(error):
+        return port_taken()
+    return None

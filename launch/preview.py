@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cut_dist.cli import hydra_entry  # noqa: E402
 from cut_dist.config import PreviewJobConfig  # noqa: E402
-from cut_dist.inputs import require_inputs  # noqa: E402
+from cut_dist.preflight import require_inputs  # noqa: E402
 
 
 def preview(cfg: PreviewJobConfig) -> int | None:

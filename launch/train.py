@@ -8,11 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cut_dist.cli import hydra_entry  # noqa: E402
 from cut_dist.config import Config  # noqa: E402
-from cut_dist.inputs import require_inputs  # noqa: E402
+from cut_dist.preflight import require_inputs, require_port  # noqa: E402
 
 
 def train(cfg: Config) -> int:
     require_inputs(cfg)
+    require_port()
     from cut_dist.train import train as run  # torch and DeepSpeed, once the configuration is known to be good
 
     return run(cfg)

@@ -235,6 +235,17 @@ def test_a_problem_of_the_users_data_is_told_without_a_traceback_by_the_rank_tha
     assert capsys.readouterr().err == "error: [rank 2] t.jsonl:3: no response\n"
 
 
+def test_a_port_that_torch_finds_taken_is_one_sentence(monkeypatch, capsys):
+    from torch.distributed import DistNetworkError
+
+    def job(cfg: Config) -> int:
+        raise DistNetworkError("failed to listen on any local network address. port: 29500, name: EADDRINUSE")
+
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    assert run(job=job) == 1
+    assert "--master_port 29501" in capsys.readouterr().err
+
+
 def test_a_configuration_that_only_the_job_can_judge_is_exit_status_2(capsys):
     def job(cfg: Config) -> int:
         raise ConfigError("data.template=chat: this tokenizer has no chat template.")

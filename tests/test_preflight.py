@@ -1,13 +1,15 @@
-"""What is missing is said before anything slow: data files, and the model of an earlier run."""
+"""What is missing is said before anything slow: data files, the model of an earlier run, a free port."""
 
 from __future__ import annotations
+
+import socket
 
 import pytest
 
 from cut_dist.config import ConfigError
 from cut_dist.config_compose import compose_config
 from cut_dist.data.triplets import DataError
-from cut_dist.inputs import require_inputs
+from cut_dist.preflight import require_inputs, require_port
 
 COLUMNS = ("data.format=columns", "data.columns={instruction: a, response: b, judgment: c}", "data.heldout_path=null")
 
@@ -63,3 +65,22 @@ def test_a_missing_model_of_a_run_names_the_finished_runs_that_have_one(tmp_path
 def test_only_rank_0_looks(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     check("data.path=missing.jsonl")
+
+
+def test_a_port_in_use_is_named_with_the_remedy(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        require_port()  # no launcher, so no port to meet at
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        with pytest.raises(ConfigError, match=f"Port {port} .* is taken.*deepspeed --master_port {port + 1} launch"):
+            require_port()
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+        require_port()
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
+        monkeypatch.setenv("RANK", "1")
+        require_port()
+    monkeypatch.setenv("RANK", "0")
+    require_port()

@@ -1,8 +1,10 @@
-"""Whether what a run reads is there, looked at before anything slow: the data files, the model of an earlier run."""
+"""What is missing, seen before anything slow is loaded: data files, the model of an earlier run, a free port."""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
 
 from cut_dist.config import Config, ConfigError
@@ -23,6 +25,30 @@ def require_inputs(cfg: Config) -> None:
         if path:
             require_source(path, format=cfg.data.format, columns=cfg.data.columns)
     _require_parent(Path(cfg.model.name_or_path or "."))
+
+
+def require_port() -> None:
+    """Raise a ConfigError, on rank 0 of a launcher, if another process listens on the port that ranks meet at.
+
+    Later it costs more than a traceback: the other ranks of this run would join the group of the run that has the port.
+    """
+    agent_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun listens there itself
+    if os.environ.get("RANK") != "0" or agent_has_it:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch does: a closed connection may linger
+        try:
+            probe.bind(("", int(os.environ["MASTER_PORT"])))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(port_taken()) from error
+
+
+def port_taken() -> str:
+    """The sentence for a start whose MASTER_PORT is in use."""
+    port = int(os.environ["MASTER_PORT"])
+    remedy = f"give this one another, `deepspeed --master_port {port + 1} launch/train.py ...`"
+    return f"Port {port} of this machine is taken, probably by another run: {remedy}"
 
 
 def _require_parent(model: Path) -> None:
