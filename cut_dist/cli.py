@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import textwrap
 import time
@@ -22,7 +23,7 @@ from cut_dist.wording import nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1
-_GRACE_S = 5.0  # the launcher ends all ranks with the first that exits: that should be rank 0, which says why
+_GRACE_S = 5.0  # in which the launcher ends the ranks that wait, where rank 0 has met the same problem
 
 _USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY=VALUE ...]
 
@@ -53,8 +54,8 @@ def hydra_entry(
     """Compose the configuration that the command asks for, run `job` on it and exit.
 
     Exits with 2 where the configuration can't be run (a sentence on stderr, from rank 0), with 1 where the
-    job meets a problem that its user can mend (a sentence from the rank that met it), else with what the job
-    returns (None is 0). Any other exception of the job passes through.
+    job meets a problem that its user can mend (a sentence from rank 0, or from the ranks that met it without
+    rank 0), else with what the job returns (None is 0). Any other exception of the job passes through.
 
     Args:
         config_name: stem of a yaml at the root of conf/.
@@ -66,10 +67,9 @@ def hydra_entry(
     try:
         cfg = _configuration(config_name, schema, sys.argv[1:] if argv is None else argv, is_main=rank == 0)
     except ConfigError as error:
+        _let_rank_0_speak(rank)
         if rank == 0:
             print(f"error: {error}", file=sys.stderr)
-        else:
-            time.sleep(_GRACE_S)
         sys.exit(BAD_CONFIGURATION)
     if cfg is None:
         sys.exit(0)
@@ -81,6 +81,7 @@ def hydra_entry(
         said = _for_users(error)
         if said is None:
             raise
+        _let_rank_0_speak(rank)
         where = f"[rank {rank}] " if rank else ""
         print(f"error: {where}{said}", file=sys.stderr)
         sys.exit(BAD_CONFIGURATION if isinstance(error, ConfigError) else FAILED)
@@ -126,6 +127,13 @@ def _usage() -> str:
         text += textwrap.fill(" ".join(members), 100, initial_indent=first, subsequent_indent=other) + "\n"
     script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "launch/train.py"
     return _USAGE.format(script=script, groups=text, train_yaml=os.path.relpath(folder / "train.yaml"))
+
+
+def _let_rank_0_speak(rank: int) -> None:
+    """Wait on the other ranks: a problem that all have is then told by rank 0 alone, whose exit ends them all."""
+    if rank:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # training has set a handler that goes on to a checkpoint
+        time.sleep(_GRACE_S)
 
 
 def _for_users(error: Exception) -> str | None:

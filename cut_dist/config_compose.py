@@ -28,6 +28,10 @@ from cut_dist.config_deepspeed import refuse_computed
 from cut_dist.wording import nearest
 
 EXPERIMENT = "experiment"  # the group that is not in the defaults list, hence added with a +
+_OTHERWISE = {  # how to name what is no member of the group
+    "model": "Any other: model.name_or_path=<folder or Hub name>",
+    "data": "Your own file: data=jsonl data.path=<file>",
+}
 
 
 def conf_dir() -> Path:
@@ -188,7 +192,8 @@ def _without_none(kind: Any) -> Any:
 def _unknown_member(group: str, value: str, members: Sequence[str], where: str = "") -> ConfigError:
     match = nearest(value, members)
     hint = f"; did you mean '{match}'?" if match else "."
-    return ConfigError(f"{where}There is no {group} '{value}'{hint} There are: {', '.join(members)}.")
+    other = f" {_OTHERWISE[group]}." if group in _OTHERWISE else ""
+    return ConfigError(f"{where}There is no {group} '{value}'{hint} There are: {', '.join(members)}.{other}")
 
 
 def _explained(

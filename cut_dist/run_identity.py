@@ -131,6 +131,6 @@ def _portable(value: Any) -> Any:
 def _readable(key: str, value: str) -> str:
     """One override as part of a name: `path=../data/iter2.json` becomes `path-iter2`."""
     value = value.strip("'\" ")
-    if "/" in value:
+    if "/" in value or key.endswith("path"):
         value = Path(value).stem
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{key}-{value}").strip("-.")

@@ -80,6 +80,8 @@ MISTAKES = {
     "+experiment=": "There is no experiment ''. There are:",
     "experiment=smoke": "Write +experiment=smoke with the +",
     "model=smolm2": "There is no model 'smolm2'; did you mean 'smollm2_135m'? There are: llama2_13b,",
+    "model=gpt2": "Any other: model.name_or_path=<folder or Hub name>.",
+    "data=mine.jsonl": "Your own file: data=jsonl data.path=<file>.",
     "model=null": "There is no model 'null'",
     "+model=tiny_random": "Write model=tiny_random without the +",
     "deepspeed=zero4": "There is no deepspeed 'zero4'; did you mean 'zero",
@@ -231,8 +233,11 @@ def test_a_problem_of_the_users_data_is_told_without_a_traceback_by_the_rank_tha
     assert run(job=job) == 1
     assert capsys.readouterr().err == "error: t.jsonl:3: no response\n"
     monkeypatch.setenv("RANK", "2")
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
     assert run(job=job) == 1
     assert capsys.readouterr().err == "error: [rank 2] t.jsonl:3: no response\n"
+    assert waited == [5.0], "time for rank 0 to say it for all"
 
 
 def test_a_port_that_torch_finds_taken_is_one_sentence(monkeypatch, capsys):

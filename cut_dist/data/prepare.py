@@ -46,7 +46,10 @@ _SETTINGS = (
 _SKIP_REMEDY = (
     "Correct these rows, or set data.on_bad_row=skip to train without them (counted and listed in a file)."
 )
-_NOTHING_LEFT = "No other row is left to train on: correct the file, or look at data.format and data.columns."
+_NOTHING_LEFT = (
+    "No other row is left to train on. Correct the file or, where its fields only have other names, say which is "
+    "which: data=columns data.columns.instruction=... data.columns.response=... data.columns.judgment=..."
+)
 _OVERLONG_REMEDY = "Raise data.max_length, or set data.on_overlong to trim or drop."
 
 
@@ -209,7 +212,8 @@ def _counts_line(counts: dict[str, int]) -> str:
 
 
 def _log_summary(prepared: Prepared, cfg: Any, folder: Path) -> None:
-    logger.info("data %s: %s", cfg.path, _counts_line(prepared.counts))
+    heldout = f", held out: {cfg.heldout_path}" if cfg.heldout_path else ""
+    logger.info("data %s%s: %s", cfg.path, heldout, _counts_line(prepared.counts))
     if prepared.rejects:
         logger.warning(
             "not used: %s, all listed in %s:\n%s",
