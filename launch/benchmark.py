@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 # Before torch is imported: its profiler announces each start and end on stderr otherwise.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 # A checkout works without being installed, and is what runs even where another version is.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

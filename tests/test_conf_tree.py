@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.config import Config, ConfigError, PreviewJobConfig, run_dir
 from cut_dist.config_compose import compose_config, conf_dir
 
@@ -19,7 +20,7 @@ ROOT_YAMLS = sorted(CONF.glob("*.yaml"))
 MEMBERS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
 GROUP_MEMBERS = [(str(path.parent), path.name) for path in MEMBERS if path.parent.name != "experiment"]
 EXPERIMENTS = [path.name for path in MEMBERS if path.parent.name == "experiment"]
-SCHEMAS = {"train": Config, "preview": PreviewJobConfig}
+SCHEMAS = {"train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig}
 
 # What a member leaves to the command line.
 PATH_NEEDED = {"data.path": "data.path=mine.jsonl"}
@@ -46,7 +47,7 @@ def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
 
 def test_the_tree_is_where_the_code_looks_for_it_and_holds_nothing_else():
     assert conf_dir() == CONF
-    assert [path.stem for path in ROOT_YAMLS] == ["preview", "train"]
+    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "preview", "train"]
     assert {group for group, _ in GROUP_MEMBERS} == {"model", "data", "objective", "deepspeed", "tracker"}
     walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS)
     assert walked == len([path for path in CONF.rglob("*") if path.is_file()])

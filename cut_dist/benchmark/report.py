@@ -108,6 +108,7 @@ def _bars(axis: Any, case: dict[str, Any], rows: Sequence[dict[str, Any]]) -> No
     axis.set_yticks(range(len(rows)), names, fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.12)
+    axis.tick_params(axis="x", labelsize=8)
     axis.set_title(case["title"], fontsize=9, loc="left")
     unit = "useful tokens a second" if by_tokens else "ms, forward and backward."
     axis.set_xlabel(unit + _footnote(rows), fontsize=8)
