@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart smoke test lint clean
+.PHONY: help install quickstart smoke test benchmark lint clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ smoke: install  ## ten steps of a tiny random Llama, in seconds
 
 test: install  ## run all tests; those that need a GPU are skipped without one
 	$(BIN)/python -m pytest $(ARGS)
+
+benchmark: install  ## measure the loss and the step against others; numbers and figure go to docs/results/
+	$(BIN)/python launch/benchmark.py $(ARGS)
 
 lint: install  ## check the style
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ def test_only_what_gives_the_expected_is_timed_and_the_others_do_not_stop_it():
     )
     found = {result.contender.name: (result.status, len(result.seconds)) for result in results}
     assert found == {
-        "right": ("ok", 3), "wrong": ("wrong", 0), "nan": ("wrong", 0), "full": ("out of memory", 0),
+        "right": ("ok", 3), "wrong": ("wrong", 0), "nan": ("wrong, not finite", 0), "full": ("out of memory", 0),
         "broken": ("failed: TypeError: an odd", 0), "absent": ("not installed", 0),
     }  # fmt: skip
     assert results[1].error == pytest.approx(0.05) and len(floor) == 3

@@ -26,21 +26,23 @@ def show(case: dict[str, Any], console: Console) -> None:
         f"“{case['ours']}”.{_footnote(case['contenders'])}"
     )
     table.caption_justify, table.caption_style = "left", "dim"
-    per_token = any("useful_tokens_per_s" in row for row in case["contenders"])
+    more = {"tokens/s": ("useful_tokens_per_s", "{:,.0f}"), "MFU": ("mfu", "{:.1%}")}
+    more = {name: how for name, how in more.items() if any(row.get(how[0]) for row in case["contenders"])}
     table.add_column("", header_style="dim")
-    for name in ["error", "ms", "p20 – p80", "GiB", "of floor", "× ours"] + (["tokens/s", "MFU"] if per_token else []):
+    for name in ("error", "ms", "p20 – p80", "GiB", "of floor", "× ours", *more):
         table.add_column(name, justify="right", header_style="dim")
     for row in case["contenders"]:
-        table.add_row(*_cells(row, per_token), style="" if row["status"] == "ok" else "dim")
+        added = [shape.format(row[key]) for key, shape in more.values() if row.get(key)]
+        table.add_row(*_cells(row), *added, style="" if row["status"] == "ok" else "dim")
     console.print(table)
     console.print()
 
 
-def _cells(row: dict[str, Any], per_token: bool) -> list[str]:
+def _cells(row: dict[str, Any]) -> list[str]:
     error = "" if row["error"] is None else f"{row['error']:.1e}"
     if "median_s" not in row:
         return [_name(row), error, row["status"]]
-    cells = [
+    return [
         _name(row),
         error,
         f"{row['median_s'] * 1000:.4g}",
@@ -49,10 +51,6 @@ def _cells(row: dict[str, Any], per_token: bool) -> list[str]:
         f"{row['share_of_rate']:.0%}",
         f"{row['times_ours']:.2f}" if "times_ours" in row else "–",
     ]
-    if per_token:
-        share = row["mfu"]
-        cells += [f"{row['useful_tokens_per_s']:,.0f}", "–" if share is None else f"{share:.1%}"]
-    return cells
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -133,10 +133,11 @@ def _checked(contender: Contender, case: Case, device: torch.device) -> Result:
             got = contender.run(0)
         else:
             got = contender.outputs()
-        result.error = largest_error(got, case.expected[contender.computes])
+        error = largest_error(got, case.expected[contender.computes])
         del got
-        if not result.error <= case.tolerance:
-            result.status = "wrong"
+        result.error = error if math.isfinite(error) else None
+        if not error <= case.tolerance:
+            result.status = "wrong" if math.isfinite(error) else "wrong, not finite"
             return result
         contender.prepare(0)
         result.peak_bytes = peak_bytes(lambda: contender.run(0), device)

@@ -15,7 +15,7 @@ from cut_dist.data.prepare import prepare
 from cut_dist.model.load import load_tokenizer
 
 # The released scheme holds six times 16·longest·V numbers: 14 GB in float32 for 768 tokens of V = 49152.
-MAX_LENGTH = {"cpu": 768, "cuda": 2048}
+MAX_LENGTH = {"cpu": 768, "cuda": 1024}
 BYTES_PER_TOKEN = 4  # of English text in a vocabulary of 32000
 
 
