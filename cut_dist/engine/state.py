@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from cut_dist import checkpoint
 from cut_dist.engine import MainRankError
-from cut_dist.engine.launch import Ranks
+from cut_dist.engine.launch import Ranks, broadcast_object
 from cut_dist.lineage import package_versions
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,10 @@ def _persistent_tensors(model):
 
 def on_main(ranks: Ranks, action: Callable[[], object], what: str) -> None:
     """Run `action` on rank 0; if it fails, fail on every rank with the same sentence. A collective."""
-    on_every_rank(ranks, action if ranks.is_main else lambda: None, what)
+    problem = _attempt(ranks, action, what)[1] if ranks.is_main else None
+    problem = broadcast_object(problem, ranks)
+    if problem:
+        raise MainRankError(problem)
 
 
 def on_every_rank(ranks: Ranks, action: Callable[[], Any], what: str) -> list[Any]:
@@ -112,18 +115,21 @@ def on_every_rank(ranks: Ranks, action: Callable[[], Any], what: str) -> list[An
     Returns:
         What each rank's `action` gave, by rank, on all of them.
     """
-    result, problem = None, None
+    everyone: list[Any] = [None] * ranks.world_size
+    dist.all_gather_object(everyone, _attempt(ranks, action, what))
+    for _, problem in everyone:
+        if problem:
+            raise MainRankError(problem)
+    return [result for result, _ in everyone]
+
+
+def _attempt(ranks: Ranks, action: Callable[[], Any], what: str) -> tuple[Any, str | None]:
+    """What `action` gives, or why it failed."""
     try:
-        result = action()
+        return action(), None
     except Exception as error:  # any: the other ranks wait for the word
         log.debug("%s", what, exc_info=True)
-        problem = f"rank {ranks.rank} could not {what}: {error or type(error).__name__}"
-    everyone: list[Any] = [None] * ranks.world_size
-    dist.all_gather_object(everyone, (result, problem))
-    for _, told in everyone:
-        if told:
-            raise MainRankError(told)
-    return [result for result, _ in everyone]
+        return None, f"rank {ranks.rank} could not {what}: {error or type(error).__name__}"
 
 
 def _rng_state() -> dict:
