@@ -52,7 +52,8 @@ class ModelConfig:
     random_init: dict[str, int | bool] | None = None  # sizes of a Llama with random weights
     tokenizer: str | None = None  # folder or Hub name; null: name_or_path; "bytes": the built-in one
     attention: Literal["auto", "sdpa", "varlen", "flash"] = "auto"
-    checkpointing: Literal["none", "full"] = "full"  # of activations, one decoder layer at a time
+    context_split: Literal["auto", "off"] = "auto"  # auto: layers compute no gradient for the fake context
+    checkpointing: Literal["none", "selective", "full"] = "full"  # of activations, one decoder layer at a time
 
     def __post_init__(self) -> None:
         one = (self.name_or_path is None) != (self.random_init is None)

@@ -27,6 +27,7 @@ NEUTRAL = (
     "preview",
     "data.cache_dir",
     "model.attention",
+    "model.context_split",
     "model.checkpointing",
     "train.micro_batch_tokens",
 )

@@ -13,8 +13,9 @@ import torch.distributed as dist
 
 from cut_dist import evaluate, report
 from cut_dist.config import Config
+from cut_dist.data.ahead import made_ahead
 from cut_dist.data.examples import Example
-from cut_dist.data.packing import rank_micro_batches
+from cut_dist.data.packing import PackedBatch, rank_micro_batches
 from cut_dist.data.prepare import Prepared, prepare
 from cut_dist.data.sampler import Sampler
 from cut_dist.engine import gradients
@@ -102,22 +103,22 @@ def run_training(
     if recorder:
         recorder.begin_progress(step, total)
 
+    def batch_of(step: int) -> list[Example]:
+        return [data.train[i] for i in sampler.batch(step)]
+
+    packed = made_ahead(lambda step: pack_batch(batch_of(step), cfg, ranks), range(step, total))
     while step < total:
         # ---- one optimizer step over the global batch ----------------------------------------------------------------
         began = time.perf_counter()
         lr = lr_at(step, total_steps=total, base_lr=cfg.train.lr, schedule=cfg.train.schedule, warmup_steps=warmup,
                    min_lr_ratio=cfg.train.min_lr_ratio)  # fmt: skip
         set_lr(engine, lr)
-        batch = [data.train[i] for i in sampler.batch(step)]
-        sums = accumulate(engine, batch, cfg, ranks, shape)
+        sums = accumulate(engine, next(packed), cfg, ranks, shape)
         sums[STOP] = stop.asked or bool(recorder and recorder.stop_asked())
         dist.all_reduce(sums)
         totals = sums.tolist()  # the trainer's one wait for the device; ZeRO has its own in the backward
         finite = totals[NOT_FINITE] == 0 and math.isfinite(totals[GRADIENT_SQUARE])
-        if finite:
-            gradients.step(engine)
-        else:
-            gradients.discard(engine)
+        (gradients.step if finite else gradients.discard)(engine)
         step += 1
 
         # ---- record --------------------------------------------------------------------------------------------------
@@ -127,7 +128,7 @@ def run_training(
             metrics = step_metrics(totals, time.perf_counter() - began, ranks)
             recorder.step({"step": step, "epoch": epoch, "lr": lr, "skipped": not finite, **metrics}, total)
             if not finite:
-                recorder.not_finite(step, batch)
+                recorder.not_finite(step, batch_of(step - 1))
         if bad_steps >= cfg.train.max_bad_steps:
             if recorder:
                 recorder.giving_up(bad_steps, saved)
@@ -158,15 +159,8 @@ def run_training(
     return 0
 
 
-def accumulate(engine, batch: list[Example], cfg: Config, ranks: Ranks, shape: ModelShape | None) -> torch.Tensor:
-    """Forward and backward of this rank's micro-batches of a global batch.
-
-    The loss of a micro-batch is its share of the global mean, so gradients only have to be added up; DeepSpeed
-    averages over ranks, which the factor undoes.
-
-    Returns:
-        (len(SUMS),) float64: this rank's sums, its share of the squared gradient norm, and whether all was finite.
-    """
+def pack_batch(batch: list[Example], cfg: Config, ranks: Ranks) -> list[PackedBatch]:
+    """This rank's micro-batches of a global batch, on the host, ready to be copied to its device."""
     micro_batches = rank_micro_batches(
         batch,
         contrast=cfg.objective.contrast,
@@ -175,6 +169,20 @@ def accumulate(engine, batch: list[Example], cfg: Config, ranks: Ranks, shape: M
         world_size=ranks.world_size,
         token_budget=cfg.train.micro_batch_tokens,
     )
+    return micro_batches if ranks.device.type == "cpu" else [packed.pinned() for packed in micro_batches]
+
+
+def accumulate(
+    engine, micro_batches: list[PackedBatch], cfg: Config, ranks: Ranks, shape: ModelShape | None
+) -> torch.Tensor:
+    """Forward and backward of this rank's micro-batches of a global batch.
+
+    The loss of a micro-batch is its share of the global mean, so gradients only have to be added up; DeepSpeed
+    averages over ranks, which the factor undoes.
+
+    Returns:
+        (len(SUMS),) float64: this rank's sums, its share of the squared gradient norm, and whether all was finite.
+    """
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=ranks.device)
     for i, micro_batch in enumerate(micro_batches):
         engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)

@@ -56,7 +56,7 @@ def main(folder: str, *settings: str) -> None:
 
     from cut_dist.engine.build import build_engine
     from cut_dist.engine.launch import start_process, stop_process
-    from cut_dist.train import accumulate
+    from cut_dist.train import accumulate, pack_batch
 
     ranks = start_process()
     examples = make_examples()
@@ -64,7 +64,7 @@ def main(folder: str, *settings: str) -> None:
         stage, contrast, tokens, reduction = setting.split(":")
         cfg = make_config(int(stage), contrast, int(tokens), reduction)
         engine = build_engine(cfg, ranks)
-        sums = accumulate(engine, examples, cfg, ranks, None)
+        sums = accumulate(engine, pack_batch(examples, cfg, ranks), cfg, ranks, None)
         torch.distributed.all_reduce(sums)
         gradients = {name: safe_get_full_grad(p) for name, p in engine.module.causal_lm.named_parameters()}
         batches = {"rank": 0, "world_size": ranks.world_size, "token_budget": int(tokens)}

@@ -19,7 +19,7 @@ from cut_dist.engine import gradients
 from cut_dist.engine.build import build_engine
 from cut_dist.engine.launch import start_process, stop_process
 from cut_dist.step_stats import SUMS
-from cut_dist.train import GRADIENT_SQUARE, NOT_FINITE, accumulate
+from cut_dist.train import GRADIENT_SQUARE, NOT_FINITE, accumulate, pack_batch
 
 spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
 equality = importlib.util.module_from_spec(spec)
@@ -60,7 +60,7 @@ class Poisoned:
 
 def voted(engine, examples, cfg, ranks) -> bool:
     """Whether all ranks would take the step; every rank must come to the same."""
-    sums = accumulate(engine, examples, cfg, ranks, None)
+    sums = accumulate(engine, pack_batch(examples, cfg, ranks), cfg, ranks, None)
     torch.distributed.all_reduce(sums)
     return sums[NOT_FINITE].item() == 0 and math.isfinite(sums[GRADIENT_SQUARE].item())
 

@@ -19,7 +19,7 @@ from cut_dist.engine import MainRankError, gradients
 from cut_dist.engine.build import build_engine
 from cut_dist.engine.launch import remove_shared_buffers, start_process, stop_process
 from cut_dist.engine.state import full_state_dict, load_checkpoint, on_every_rank, on_main, save_checkpoint
-from cut_dist.train import GRADIENT_SQUARE, accumulate
+from cut_dist.train import GRADIENT_SQUARE, accumulate, pack_batch
 
 spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
 equality = importlib.util.module_from_spec(spec)
@@ -36,7 +36,7 @@ def main(folder: str) -> None:
     cfg = equality.make_config(3, "fake", 200, "example_mean")
     engine = build_engine(cfg, ranks)
     initial = full_state_dict(engine, ranks)
-    accumulate(engine, examples, cfg, ranks, None)
+    accumulate(engine, pack_batch(examples, cfg, ranks), cfg, ranks, None)
     gradients.step(engine)
     trained = full_state_dict(engine, ranks)
     torch.manual_seed(100 + ranks.rank)
@@ -79,17 +79,17 @@ def main(folder: str) -> None:
         seen["told_by_1"] = str(error)
 
     twin = build_engine(cfg, ranks)
-    plain = accumulate(twin, examples, cfg, ranks, None)
+    plain = accumulate(twin, pack_batch(examples, cfg, ranks), cfg, ranks, None)
     gradients.step(twin)
     twin_weights = full_state_dict(twin, ranks)
     cfg.deepspeed["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     offloaded = build_engine(cfg, ranks)
-    both = torch.stack([plain, accumulate(offloaded, examples, cfg, ranks, None)])
+    both = torch.stack([plain, accumulate(offloaded, pack_batch(examples, cfg, ranks), cfg, ranks, None)])
     torch.distributed.all_reduce(both)
     seen["norms"] = both[:, GRADIENT_SQUARE].sqrt().tolist()
     gradients.discard(offloaded)
     untouched = full_state_dict(offloaded, ranks)
-    accumulate(offloaded, examples, cfg, ranks, None)
+    accumulate(offloaded, pack_batch(examples, cfg, ranks), cfg, ranks, None)
     gradients.step(offloaded)
     stepped = full_state_dict(offloaded, ranks)
     if ranks.is_main:

@@ -16,10 +16,10 @@ calls = 0
 accumulate = training.accumulate
 
 
-def spoiled(engine, batch, cfg, ranks, shape):
+def spoiled(engine, micro_batches, cfg, ranks, shape):
     global calls
     calls += 1
-    sums = accumulate(engine, batch, cfg, ranks, shape)
+    sums = accumulate(engine, micro_batches, cfg, ranks, shape)
     if calls in bad_calls and kind == "not_finite":
         sums[training.NOT_FINITE] = 1
     if calls in bad_calls and kind == "raise_on_rank_1" and ranks.rank == 1:

@@ -155,7 +155,8 @@ WRONG_VALUES = {
     "data.limit": [0, 2],
     "data.columns": [{"instruction": "a"}, ["a"]],
     "model.attention": ["eager"],
-    "model.checkpointing": [True],
+    "model.context_split": [False, "on"],
+    "model.checkpointing": [True, "some"],
     "model.name_or_path": ["", None, 7],
     "model.random_init": [{"hidden_size": 8}],
     "seed": [-1, 2**32, 1.0, None],
@@ -337,6 +338,7 @@ OTHER_VALUES = {
     "tracker.name": "none", "tracker.tags": ["a"], "eval.every": 5, "eval.generations": 0, "checkpoint.every": 7,
     "checkpoint.keep_last": 5,
     "data.cache_dir": "cache", "model.attention": "sdpa", "model.checkpointing": "none", "train.micro_batch_tokens": 99,
+    "model.context_split": "off",
 }  # fmt: skip
 RESULT_CHANGING = {
     "seed": 1, "objective.lam": 1.2, "objective.gamma": 0.0, "objective.contrast": "instruction", "train.lr": 2e-5,

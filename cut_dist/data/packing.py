@@ -6,7 +6,7 @@ nothing. All segments of a micro-batch lie end to end in one row of T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -52,13 +52,19 @@ class PackedBatch:
     def num_tokens(self) -> int:
         return self.input_ids.shape[1]
 
+    def pinned(self) -> PackedBatch:
+        """The same batch in page-locked memory, from which an accelerator copies while the host goes on."""
+        return self._with(torch.Tensor.pin_memory)
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """The same batch on another device; to an accelerator it is copied from pinned memory, without waiting."""
         if torch.device(device).type == "cpu":
             return self
+        return self.pinned()._with(lambda x: x.to(device, non_blocking=True))
+
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> PackedBatch:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: x for name, x in tensors.items() if isinstance(x, torch.Tensor)}
-        return replace(self, **{name: x.pin_memory().to(device, non_blocking=True) for name, x in tensors.items()})
+        return replace(self, **{name: change(x) for name, x in tensors.items() if isinstance(x, torch.Tensor)})
 
 
 def example_tokens(example: Example, contrast: str) -> int:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import deepspeed
 import torch
 from deepspeed.ops.adam import DeepSpeedCPUAdam
+from deepspeed.utils import set_z3_leaf_module
 from transformers.integrations import HfDeepSpeedConfig
 
+from cut_dist.engine.activations import keep_what_fits
 from cut_dist.engine.compiled_ops import load_op
 from cut_dist.engine.launch import Ranks
 from cut_dist.model.attention import choose_backend
 from cut_dist.model.head import CutModel
+from cut_dist.model.layers import decoder_layers
 from cut_dist.model.load import choose_dtype, load_causal_lm
 from cut_dist.model.resolve import resolve_model
 
@@ -70,7 +73,12 @@ def build_engine(cfg: Config, ranks: Ranks):
     )
     offload = ds_config.get("zero_optimization", {}).get("offload_optimizer") or {}
     optimizer = make_optimizer(model, cfg.train, on_host=offload.get("device") in ("cpu", "nvme"))
+    for layer in decoder_layers(causal_lm):
+        # ZeRO-3 gathers the whole layer for its forward, both parts of a split row, and once more for its backward
+        set_z3_leaf_module(layer, True)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=ds_config)
+    if cfg.model.checkpointing == "selective":
+        keep_what_fits(engine, cfg, ranks)
     return engine
 
 

@@ -37,6 +37,11 @@ class Ranks:
         return self.rank == 0
 
 
+def local_size() -> int:
+    """How many ranks this machine has."""
+    return int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def start_process(timeout_minutes: float = 30.0) -> Ranks:
     """Join the process group that the launcher describes; without a launcher, be its only rank.
 
@@ -53,8 +58,7 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
     local_rank = int(os.environ["LOCAL_RANK"])
     accelerator = get_accelerator()
     if "OMP_NUM_THREADS" not in os.environ:  # else every rank, and its CPU Adam, would take all cores
-        local_size = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or 1)
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size()))
     if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
         load_op("ShareMemCommBuilder")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
-from transformers import AttentionInterface
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from cut_dist.config_check import ConfigError
@@ -29,11 +30,23 @@ class Segments:
         cu_seqlens: (S + 1,) int32 on the device.
         lengths: the S lengths on the host.
         backend: a key of `BACKENDS`.
+        num_fake: how many segments at the end are of the fake context and need no gradient.
     """
 
     cu_seqlens: torch.Tensor
     lengths: tuple[int, ...]
     backend: str
+    num_fake: int = 0
+
+    @cached_property
+    def parts(self) -> tuple[Segments, Segments]:
+        """The segments that need a gradient and the fake ones, each as a row of its own."""
+        border = len(self.lengths) - self.num_fake
+        cu_gradient, cu_fake = self.cu_seqlens[: border + 1], self.cu_seqlens[border:]
+        return (
+            Segments(cu_gradient, self.lengths[:border], self.backend),
+            Segments(cu_fake - cu_fake[0], self.lengths[border:], self.backend),
+        )
 
 
 def _sdpa(query, key, value, segments: Segments, scaling: float, window: int | None) -> torch.Tensor:
@@ -113,6 +126,28 @@ def _has_varlen() -> bool:
     from torch.nn.attention.varlen import varlen_attn
 
     return {"scale", "window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
+
+
+def check_packable(config: PreTrainedConfig) -> None:
+    """Refuse models in which tokens would see other segments of a packed row, before any weight is loaded.
+
+    Raises:
+        ValueError: for layers with a state that runs along the row (Mamba, linear attention, convolutions), for
+            attention in chunks, and for attention that can't be replaced.
+    """
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if architecture is None:
+        return  # transformers says it better
+    text_config = config.get_text_config()
+    kinds = set(getattr(text_config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if architecture._is_stateful or kinds:
+        found = f" ({', '.join(sorted(kinds))})" if kinds else ""
+        what = f"layers other than full and sliding attention{found}"
+    elif not architecture._supports_attention_backend:
+        what = "an attention of its own that can't be replaced"
+    else:
+        return
+    raise ValueError(f"{architecture.__name__} has {what}, so its contexts can't be packed into one row: not supported")
 
 
 def packed_attention(

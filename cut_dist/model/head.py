@@ -89,7 +89,7 @@ class CutModel(nn.Module):
         causal_lm.set_output_embeddings(CutHead(weight, lam, alpha, gamma))
 
     def forward(self, batch: PackedBatch) -> CutOutput:
-        segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention)
+        segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention, batch.num_fake_segments)
         decoded = self.causal_lm.get_decoder()(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, segments=segments
         )

@@ -8,7 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from cut_dist.model.attention import PACKED
+from cut_dist.model.attention import PACKED, check_packable
+from cut_dist.model.layers import replace_forwards
 from cut_dist.model.resolve import resolve_model
 from cut_dist.model.tiny import byte_tokenizer
 
@@ -44,6 +45,9 @@ def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTra
 
     Inside an active `HfDeepSpeedConfig` of stage 3 the weights arrive partitioned: rank 0 reads them on the host, and
     no device ever holds them all.
+
+    Raises:
+        ValueError: for a model whose contexts can't be packed into one row.
     """
     if cfg.random_init is not None:
         torch.manual_seed(seed)
@@ -52,12 +56,11 @@ def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTra
     else:
         path = resolve_model(cfg.name_or_path, cfg.revision)
         config = AutoConfig.from_pretrained(path)
+        check_packable(config)
         model = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation=PACKED, use_safetensors=True
         )
-    if cfg.checkpointing == "full":
-        # the older name of the method until transformers 6; the newer is not in all of 5
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})  # the reentrant kind breaks under ZeRO-3 with more than one forward
+    # selective begins as full: the engine is there before anyone knows how much memory is left
+    replace_forwards(model, split=cfg.context_split == "auto", checkpointed=cfg.checkpointing != "none")
     model.config.use_cache = False
     return model.train()

@@ -1,0 +1,98 @@
+"""Decoder layers that compute no more than each token needs: no gradient for the fake context, and recomputation in
+the backward (activation checkpointing) in as many layers as memory asks for.
+
+A layer's `forward` is replaced on the instance, so that parameters keep their names, and the hooks of `__call__`, in
+which DeepSpeed gathers a layer's weights, run once for both parts of a row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from cut_dist.model.attention import Segments
+
+GRADIENT, FAKE = 0, 1  # the parts of a packed row, in this order
+
+
+class LayerForward:
+    """What stands in the place of a decoder layer's `forward`.
+
+    In a packed row with fake segments the gradient tokens go through the layer under autograd, then the fake ones
+    under `no_grad`: 7 units of work in place of 9, where a context's forward is 1 unit and its backward 2. Without
+    gradients (evaluation, generation) it is the layer's own forward.
+
+    Attributes:
+        split: whether the fake tokens go through on their own.
+        checkpointed: whether the backward computes the layer again, from its input.
+    """
+
+    def __init__(self, layer: nn.Module, *, split: bool, checkpointed: bool):
+        self.layer = layer  # an attribute, no closure: the layers of a deep copy must compute with their own weights
+        self.split = split
+        self.checkpointed = checkpointed
+
+    def __call__(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """hidden (1, T, D) → (1, T, D); the other arguments are the decoder's.
+
+        Raises:
+            ValueError: if the layer is given a tensor that has no dimension of tokens to split.
+        """
+        if not torch.is_grad_enabled():
+            return self.compute(hidden, *args, **kwargs)
+        segments: Segments | None = kwargs.get("segments")
+        if not (self.split and segments and segments.num_fake):
+            return self._differentiable(hidden, *args, **kwargs)
+        given = (hidden, args, kwargs)
+        hidden_g, args_g, kwargs_g = _part(given, GRADIENT, segments)
+        # a clone, or what autograd keeps of the layer's input would keep the fake tokens too
+        out_g = self._differentiable(hidden_g.clone(), *args_g, **kwargs_g)
+        with torch.no_grad():
+            hidden_f, args_f, kwargs_f = _part(given, FAKE, segments)
+            out_f = self.compute(hidden_f, *args_f, **kwargs_f)
+        return torch.cat([out_g, out_f], dim=1)
+
+    def compute(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The layer's own forward."""
+        return type(self.layer).forward(self.layer, *args, **kwargs)
+
+    def _differentiable(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.checkpointed:
+            return self.compute(*args, **kwargs)
+        # the reentrant kind breaks under ZeRO-3 with more than one forward
+        return checkpoint(self.compute, *args, use_reentrant=False, **kwargs)
+
+
+def _part(value: Any, part: int, segments: Segments) -> Any:
+    """One part's tokens of whatever a decoder hands to its layers: tensors (1, T, …), alone or in containers."""
+    if value is segments:
+        return segments.parts[part]
+    if isinstance(value, torch.Tensor):
+        if value.dim() < 2 or value.shape[1] != sum(segments.lengths):
+            raise ValueError(
+                f"the decoder hands its layers a tensor of shape {tuple(value.shape)}, which can't be split by tokens: "
+                "set model.context_split=off"
+            )
+        border = sum(segments.parts[GRADIENT].lengths)
+        return value[:, :border] if part == GRADIENT else value[:, border:]
+    if isinstance(value, dict):
+        return {key: _part(item, part, segments) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_part(item, part, segments) for item in value)
+    return value
+
+
+def decoder_layers(causal_lm: PreTrainedModel) -> list[nn.Module]:
+    """The decoder's layers from the first to the last: what transformers itself would checkpoint one by one."""
+    return [module for module in causal_lm.get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def replace_forwards(causal_lm: PreTrainedModel, *, split: bool, checkpointed: bool) -> None:
+    """Put a `LayerForward` in the place of every decoder layer's `forward`."""
+    for layer in decoder_layers(causal_lm):
+        layer.forward = LayerForward(layer, split=split, checkpointed=checkpointed)
