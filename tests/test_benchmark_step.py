@@ -109,6 +109,13 @@ def test_too_few_triplets_are_said_so():
         step_suite.step_case(cfg, CPU, torch.float32)
 
 
+def test_checkpointing_that_nobody_chooses_here_is_refused():
+    cfg = configuration()
+    cfg.model.checkpointing = "selective"
+    with pytest.raises(ConfigError, match="use none or full"):
+        step_suite.build_model(cfg, cfg.model, CPU, torch.float32)
+
+
 def test_the_gpu_gets_the_random_llama_unless_told_otherwise():
     cfg, cuda = compose_config("benchmark", [], BenchmarkJobConfig), torch.device("cuda")
     assert step_suite.choose_model(cfg, CPU) is cfg.model

@@ -147,7 +147,13 @@ def choose_model(cfg: BenchmarkJobConfig, device: torch.device) -> ModelConfig:
 def build_model(
     cfg: BenchmarkJobConfig, model_config: ModelConfig, device: torch.device, dtype: torch.dtype
 ) -> CutModel:
-    """The module that the trainer hands to DeepSpeed, here without it."""
+    """The module that the trainer hands to DeepSpeed, here without it.
+
+    Raises:
+        ConfigError: for a checkpointing that only the engine can choose.
+    """
+    if model_config.checkpointing == "selective":
+        raise ConfigError("model.checkpointing=selective: only DeepSpeed's engine can choose; use none or full.")
     causal_lm = load_causal_lm(model_config, dtype=dtype, seed=cfg.seed)
     o, attention = cfg.objective, choose_backend(model_config.attention, device, dtype)
     return CutModel(causal_lm, lam=o.lam, alpha=o.alpha, gamma=o.gamma, attention=attention).to(device)
