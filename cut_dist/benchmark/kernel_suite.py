@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.benchmark.formula import released_formula
-from cut_dist.benchmark.peers import liger_cross_entropy, triton_peer
+from cut_dist.benchmark.peers import liger_cross_entropy, triton_peer, whole_from_logp
 from cut_dist.benchmark.rows import Rows, expected, logit_rows
 from cut_dist.benchmark.timing import OURS, WHOLE, Case, Contender, Floor, SizedCase
 from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
@@ -60,12 +60,17 @@ def contenders(data: Rows, work: Callable[[int], float]) -> list[Contender]:
         Contender("released formula", lambda _: data.gradients(released_formula(*formula)), work=work),
         *(Contender(f"{OURS}, {name}", _ours(data, name), work=work) for name in backends),
         Contender(f"{OURS}, in place", _ours_in_place(data, scratch), work=work, prepare=restore),
+        Contender("log-softmax, autograd", lambda _: whole_from_logp(data, _log_softmax), work=work),
         Contender("reference, autograd", _reference(data, compiled=False), work=work),
         Contender("reference, compiled", _reference(data, compiled=True), work=work),
         triton_peer(
             "2 × Liger CE", lambda: liger_cross_entropy(data, scratch), device, work=work, prepare=restore
         ),
     ]
+
+
+def _log_softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.float().log_softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def _ours(data: Rows, backend: str) -> Callable[[int], tuple[Tensor, ...]]:
