@@ -94,7 +94,8 @@ def run_training(
         load_checkpoint(engine, ranks, Path(start.checkpoint))
     sampler = Sampler(len(data.train), cfg.train.global_batch_size, cfg.seed, cfg.train.epochs, cfg.train.max_steps)
     shape = model_shape(engine.module.causal_lm.config)
-    step, total, bad_steps, evaluated, saved = start.step, sampler.total_steps, 0, start.evaluated, start.step
+    step, total, saved = start.step, sampler.total_steps, start.step
+    bad_steps, evaluated = start.bad_steps, start.evaluated
     warmup = cfg.train.warmup_steps or math.ceil((cfg.train.warmup_ratio or 0.0) * total)
     if recorder:
         recorder.describe(data, total, warmup, ranks, engine.module)

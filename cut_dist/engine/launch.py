@@ -72,6 +72,8 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
 def stop_process() -> None:
     """Leave the process group, once all ranks are done with it."""
     dist.destroy_process_group()
+    # gloo's threads let go of the last tensors a moment later; amid Python's own end that aborts the process
+    time.sleep(0.1)
 
 
 def remove_shared_buffers() -> None:
