@@ -25,9 +25,8 @@ CPU = torch.device("cpu")
 SMALL = {
     "kernel": ["kernel.rows=6", "kernel.vocab=[50]"],
     "head": ["head.rows=6", "head.vocab=[50]", "head.hidden=[16]"],
-    "step": ["model=tiny_random", "step.triplets=null", "step.examples=3", "data.max_length=2048",
-             "data.max_judgment_tokens=1024", "data.template=alpaca"],
-}  # fmt: skip
+    "step": ["model=tiny_random", "step.triplets=null", "step.examples=3"],
+}
 
 
 def configuration(*overrides: str) -> BenchmarkJobConfig:
@@ -66,9 +65,9 @@ def test_a_suite_runs_and_writes_what_it_found(suite: str, tmp_path: Path, monke
 def test_all_suites_on_a_gpu(tmp_path: Path):
     sizes = [override for suite in ("kernel", "head") for override in SMALL[suite]]
     llama = {"vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
-    sizes += ["step.triplets=null", "step.examples=3", "data.max_length=4096", "data.max_judgment_tokens=2048"]
+    sizes += ["step.triplets=null", "step.examples=3"]
     sizes += [f"step.cuda_model.{key}={value}" for key, value in llama.items()]
-    cfg = configuration("device=cuda", "repetitions=2", "data.template=alpaca", f"output={tmp_path / 'gpu'}", *sizes)
+    cfg = configuration("device=cuda", "repetitions=2", f"output={tmp_path / 'gpu'}", *sizes)
     assert benchmark(cfg, Console(record=True)) == 0
     report = json.loads((tmp_path / "gpu.json").read_text())
     assert [case["suite"] for case in report["cases"]] == ["kernel", "head", "step"] and report["machine"]["gpu"]

@@ -33,8 +33,9 @@ def step_examples(
     if cfg.step.triplets and Path(cfg.step.triplets).is_file():
         data = replace(
             data, path=cfg.step.triplets, format="auto", template="alpaca", align_p_ratio=0.25, heldout_path=None,
-            heldout_size=0, max_length=length * scale, max_judgment_tokens=length * scale * 3 // 4, on_bad_row="skip",
+            heldout_size=0, max_length=length, max_judgment_tokens=length * 3 // 4, on_bad_row="skip",
         )  # fmt: skip
+    data = replace(data, max_length=data.max_length * scale, max_judgment_tokens=data.max_judgment_tokens * scale)
     prepared = prepare(data, load_tokenizer(model), seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment)
     described = {"file": Path(data.path).name, "content_hash": prepared.content_hash, "counts": prepared.counts}
     described["kept_of_each_text"] = f"1/{scale}"
