@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
