@@ -1,8 +1,9 @@
-"""Argument checks of the kernels: a sentence for each mistake, and none of them waits for an accelerator."""
+"""The kernels' arguments and their checks: a sentence for each mistake, and none of them waits for an accelerator."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,24 +11,53 @@ from torch import Tensor
 IGNORE_INDEX = -100
 
 
-def check_hyperparameters(lam: float, alpha: float, gamma: float) -> None:
+class Rows(NamedTuple):
+    """R rows of logits (R, V) in up to three contexts and what belongs to them, (R,): see `cut_token_loss`."""
+
+    logits: Tensor
+    logits_authentic: Tensor | None
+    logits_fake: Tensor | None
+    labels: Tensor
+    is_negative: Tensor | None = None
+    token_weight: Tensor | None = None
+
+
+class Objective(NamedTuple):
+    """λ of the test for inappropriate tokens, α and γ of the weight of unlikelihood."""
+
+    lam: float
+    alpha: float
+    gamma: float
+
+
+class CutRows(NamedTuple):
+    """What the objective says of each row: (R,) each, `inappropriate` bool, the others float32 or float64."""
+
+    loss_instruction: Tensor
+    loss_authentic: Tensor
+    inappropriate: Tensor
+    logp: Tensor
+    logp_authentic: Tensor
+    logp_fake: Tensor
+
+
+def may_look(tensor: Tensor) -> bool:
+    """Whether values may decide what Python does: on an accelerator it would wait, in a graph there are none."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_objective(objective: Objective) -> None:
     """Raises ValueError unless λ > 0, α ≥ 0, γ ≥ 0, all finite."""
-    if not (math.isfinite(lam) and lam > 0):
-        raise ValueError(f"lam must be a finite number above 0, got {lam!r}.")
-    for name, value in (("alpha", alpha), ("gamma", gamma)):
-        if not (math.isfinite(value) and value >= 0):
+    if not 0 < objective.lam < math.inf:
+        raise ValueError(f"lam must be a finite number above 0, got {objective.lam!r}.")
+    for name, value in (("alpha", objective.alpha), ("gamma", objective.gamma)):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
 
 
-def check_rows(
-    logits: Tensor,
-    logits_authentic: Tensor | None,
-    logits_fake: Tensor | None,
-    labels: Tensor,
-    is_negative: Tensor | None,
-    token_weight: Tensor | None,
-) -> None:
+def check_rows(rows: Rows) -> None:
     """Raises TypeError or ValueError unless the tensors of `cut_token_loss` fit together."""
+    logits, logits_authentic, logits_fake, labels, is_negative, token_weight = rows
     _check_matrix("logits", logits)
     if logits.shape[1] == 0:
         raise ValueError("logits must have at least one column, a token of the vocabulary.")
@@ -44,7 +74,7 @@ def check_rows(
         raise TypeError(f"is_negative must be bool, got {is_negative.dtype}.")
     _check_shape("is_negative", is_negative, labels.shape)
     _check_device("is_negative", is_negative, "labels", labels)
-    if logits_authentic is None and is_negative.device.type == "cpu" and bool(is_negative.any()):
+    if logits_authentic is None and may_look(is_negative) and bool(is_negative.any()):
         raise ValueError("is_negative marks Align-N rows but logits_authentic is None.")
 
 
@@ -82,7 +112,7 @@ def check_labels(labels: Tensor, rows: Tensor, *, vocabulary: int) -> None:
         raise TypeError(f"labels must be int64, got {labels.dtype}; use labels.long().")
     _check_shape("labels", labels, rows.shape[:1])
     _check_device("labels", labels, "the rows", rows)
-    if labels.device.type != "cpu":
+    if not may_look(labels):
         return
     wrong = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= vocabulary))
     if bool(wrong.any()):

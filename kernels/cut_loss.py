@@ -17,18 +17,14 @@ Shapes: R rows (one per response token), V tokens in the vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cut_dist.kernels.arguments import IGNORE_INDEX, check_hyperparameters, check_rows
-from cut_dist.kernels.cut_loss_torch import CutRows, cut_rows
+from cut_dist.kernels.arguments import IGNORE_INDEX, CutRows, Objective, Rows, check_objective, check_rows
+from cut_dist.kernels.backends import select_backend
 from cut_dist.kernels.forward_gradient import attach_gradients, gradient_due
-
-# Every backend is a function with the signature of cut_loss_torch.cut_rows. A Triton one has its place here.
-BACKENDS: dict[str, Callable[..., CutRows]] = {"torch": cut_rows}
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def cut_token_loss(
         is_negative: (R,) bool, False on rows of Align-P examples, whose authentic and fake logits are not
             used and may hold anything. None: all rows are Align-N.
         token_weight: (R,) factor of each row's loss and gradient, such as 1/(tokens·examples). None: 1.
-        backend: "torch" or "auto".
+        backend: "triton" (CUDA; elsewhere for tests, under TRITON_INTERPRET=1), "torch" or "auto": triton where it can.
         inplace: overwrite `logits` and `logits_authentic` with their gradients instead of allocating those.
             For callers who own the logits and need them no more; such a loss allows a single backward.
 
@@ -95,20 +91,19 @@ def cut_token_loss(
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
             Labels out of range are found on the CPU only: elsewhere the check would wait for the device.
     """
-    check_rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
-    check_hyperparameters(lam, alpha, gamma)
-    compute = select_backend(backend)
+    rows = Rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
+    objective = Objective(lam, alpha, gamma)
+    check_rows(rows)
+    check_objective(objective)
+    cut_rows = select_backend(backend, logits)
     if inplace:
         _check_no_sharing(logits, logits_authentic, logits_fake)
     grad, grad_authentic = (_gradient_buffer(x, inplace) for x in (logits, logits_authentic))
     with torch.no_grad():
-        rows = compute(
-            logits, logits_authentic, logits_fake, labels, is_negative, token_weight,
-            lam=lam, alpha=alpha, gamma=gamma, grad=grad, grad_authentic=grad_authentic,
-        )  # fmt: skip
-        loss = weighted_sum(rows, token_weight)
+        result = cut_rows(rows, objective, grad, grad_authentic)
+        loss = weighted_sum(result, token_weight)
     pairs = [(logits, grad), (logits_authentic, grad_authentic)]
-    return CutTokenLoss(attach_gradients(loss, pairs, inplace=inplace), *rows)
+    return CutTokenLoss(attach_gradients(loss, pairs, inplace=inplace), *result)
 
 
 def cut_token_loss_reference(
@@ -124,8 +119,8 @@ def cut_token_loss_reference(
     token_weight: Tensor | None = None,
 ) -> CutTokenLoss:
     """The same in plain PyTorch under autograd: what every faster path is tested against."""
-    check_rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
-    check_hyperparameters(lam, alpha, gamma)
+    check_rows(Rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight))
+    check_objective(Objective(lam, alpha, gamma))
     valid = labels != IGNORE_INDEX
     negative = torch.zeros_like(valid) if logits_authentic is None else valid
     negative = negative if is_negative is None else negative & is_negative
@@ -150,16 +145,6 @@ def _log_probabilities(logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Te
     log_all, log_others = z.logsumexp(1), z.scatter(1, column, -math.inf).logsumexp(1)
     logp, log_rest = z.gather(1, column).squeeze(1) - log_all, log_others - log_all
     return logp.where(keep, 0), log_rest.where(keep, 0)
-
-
-def select_backend(backend: str) -> Callable[..., CutRows]:
-    """The function of that name that computes rows; ValueError, naming the choices, if there is none."""
-    if backend == "auto":
-        return BACKENDS["torch"]
-    if backend not in BACKENDS:
-        choices = " or ".join(repr(name) for name in ("auto", *BACKENDS))
-        raise ValueError(f"the CUT loss has no backend {backend!r} in this version; use {choices}.")
-    return BACKENDS[backend]
 
 
 def weighted_sum(rows: CutRows, token_weight: Tensor | None) -> Tensor:

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cut_dist.kernels.arguments import IGNORE_INDEX
+from cut_dist.kernels.arguments import IGNORE_INDEX, CutRows, Objective, Rows
 
 # Rows are taken in blocks whose float32 copy has this many bytes. On a CPU a block then stays in the cache
 # through its passes; an accelerator needs larger ones to hide the launches.
@@ -33,67 +32,33 @@ _BLOCK_BYTES_CPU = 4 * 2**20
 _BLOCK_BYTES_ACCELERATOR = 64 * 2**20
 
 
-class CutRows(NamedTuple):
-    """What the objective says of each row: (R,) each, `inappropriate` bool, the others float32 or float64."""
-
-    loss_instruction: Tensor
-    loss_authentic: Tensor
-    inappropriate: Tensor
-    logp: Tensor
-    logp_authentic: Tensor
-    logp_fake: Tensor
-
-
 def cut_rows(
-    logits: Tensor,
-    logits_authentic: Tensor | None,
-    logits_fake: Tensor | None,
-    labels: Tensor,
-    is_negative: Tensor | None,
-    token_weight: Tensor | None,
-    *,
-    lam: float,
-    alpha: float,
-    gamma: float,
-    grad: Tensor | None = None,
-    grad_authentic: Tensor | None = None,
+    rows: Rows, objective: Objective, grad: Tensor | None = None, grad_authentic: Tensor | None = None
 ) -> CutRows:
     """Computes the losses of all rows and the gradients of their weighted sum with respect to the logits.
 
-    Arguments are those of `cut_token_loss`, already checked. Autograd must be off.
+    Arguments are checked already, and autograd is off.
 
     Args:
-        grad: (R, V), overwritten with the gradient for `logits`; may be `logits` itself. None: no gradient
-            work.
-        grad_authentic: the same for `logits_authentic`.
+        rows: the logits and what belongs to them.
+        objective: λ, α and γ.
+        grad: (R, V), overwritten with the gradient for `rows.logits`; may be those logits themselves. None: no
+            gradient work.
+        grad_authentic: the same for `rows.logits_authentic`.
 
     Returns:
         The rows' losses (not weighted by `token_weight`) and log-probabilities; 0 where a row has no such
         thing.
     """
-    per_row = (logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
-    per_row += (grad, grad_authentic)
     blocks = []
-    for rows in _block_slices(logits):
-        parts = (None if tensor is None else tensor[rows] for tensor in per_row)
-        blocks.append(_cut_block(*parts, log_lam=math.log(lam), alpha=alpha, gamma=gamma))
+    for block in _block_slices(rows.logits):
+        parts = [None if tensor is None else tensor[block] for tensor in (*rows, grad, grad_authentic)]
+        blocks.append(_cut_block(Rows(*parts[:-2]), objective, *parts[-2:]))
     return CutRows(*(torch.cat(field) for field in zip(*blocks, strict=True)))
 
 
-def _cut_block(
-    logits: Tensor,
-    logits_authentic: Tensor | None,
-    logits_fake: Tensor | None,
-    labels: Tensor,
-    is_negative: Tensor | None,
-    token_weight: Tensor | None,
-    grad: Tensor | None,
-    grad_authentic: Tensor | None,
-    *,
-    log_lam: float,
-    alpha: float,
-    gamma: float,
-) -> CutRows:
+def _cut_block(rows: Rows, objective: Objective, grad: Tensor | None, grad_authentic: Tensor | None) -> CutRows:
+    logits, logits_authentic, logits_fake, labels, is_negative, token_weight = rows
     valid = labels != IGNORE_INDEX
     negative = valid if is_negative is None else valid & is_negative
     column = labels.clamp(min=0).unsqueeze(1)
@@ -116,8 +81,8 @@ def _cut_block(
     else:
         logp_fake = _Others(logits_fake, column, negative, None).logp(negative)
 
-    inappropriate = negative & (logp_authentic - logp_fake > log_lam)  # paper eq. 5, in the log domain
-    w = (alpha * (gamma * logp_authentic).exp()).where(inappropriate, 0)
+    inappropriate = negative & (logp_authentic - logp_fake > math.log(objective.lam))  # paper eq. 5, in the log domain
+    w = (objective.alpha * (objective.gamma * logp_authentic).exp()).where(inappropriate, 0)
     # log(1 − p) is −inf where no other token has any probability; w = 0 makes even that 0.
     unlikelihood = (-w * _log_sigmoid(instruction.margin)).where(w > 0, 0)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from cut_dist.kernels.arguments import may_look
+
 
 def gradient_due(tensor: Tensor | None) -> bool:
     """Whether a forward has to make the gradient for `tensor`: never under `torch.no_grad`."""
@@ -53,8 +55,7 @@ class _ForwardGradient(torch.autograd.Function):
 
 
 def _scale(gradient: Tensor, factor: Tensor, dtype: torch.dtype, inplace: bool) -> Tensor:
-    # The usual factor is 1. On an accelerator looking at it would wait for the device.
-    if factor.device.type == "cpu" and factor.item() == 1:
+    if may_look(factor) and factor.item() == 1:  # as it usually is
         return gradient.to(dtype)
     if inplace:
         return gradient.mul_(factor)

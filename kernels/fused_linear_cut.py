@@ -1,8 +1,16 @@
 """The CUT loss from hidden states and the lm_head weight, a chunk of rows at a time.
 
-The logits Z = X·Wᵀ of all rows are never held at once. For each chunk they are made, turned in place into
-their gradient G by the row function behind `cut_token_loss`, and spent: dX = G·W, dW += Gᵀ·X. All of it
-happens in the forward; nothing of size V is kept for the backward but dW.
+The logits Z = X·Wᵀ of all rows are never held at once. For each chunk of n rows the contexts' hidden states are
+stacked, (k·n, D) with k contexts, instruction and authentic first. One product makes their logits in a buffer that all
+chunks share; the row function behind `cut_token_loss` turns the first 2n rows in place into their gradient G; and one
+product each spends it: dX = G·W, dW += Gᵀ·X. All of it happens in the forward; nothing of size V is kept for the
+backward but dW.
+
+Memory beyond inputs and the gradients of hidden states, b the bytes of an element:
+
+    4·V·D (dW in float32)  +  b·k·n·V (a chunk's logits)  +  b·(k + min(k, 2))·n·D (its hidden states, their gradients)
+
+and on a CPU with half-precision weights 4·(4096 + D)·2n for what is converted at once.
 
 Shapes: R rows (response tokens), of which the first R_neg are of Align-N examples; D hidden size; V
 vocabulary; n rows of a chunk.
@@ -10,7 +18,7 @@ vocabulary; n rows of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -18,14 +26,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cut_dist.kernels.arguments import check_hidden, check_hyperparameters, check_labels, check_token_weight
-from cut_dist.kernels.cut_loss import CutTokenLoss, select_backend, weighted_sum
-from cut_dist.kernels.cut_loss_torch import CutRows
+from cut_dist.kernels.arguments import (
+    CutRows,
+    Objective,
+    Rows,
+    check_hidden,
+    check_labels,
+    check_objective,
+    check_token_weight,
+)
+from cut_dist.kernels.backends import select_backend
+from cut_dist.kernels.cut_loss import CutTokenLoss, weighted_sum
 from cut_dist.kernels.forward_gradient import attach_gradients, gradient_due
 
-# One context's logits of a chunk, in the input dtype; a chunk of Align-N rows holds up to three of them.
-# Large enough for the products to run at full speed, and for dW to be read and written few times.
-_CHUNK_BYTES = 128 * 2**20
+# On the CPU: one context's logits of a chunk. Large enough for the products to run at full speed, and for dW to be
+# read and written few times.
+_CHUNK_BYTES_CPU = 128 * 2**20
+# On CUDA: the share of the free memory that a chunk's logits of all contexts may have, and the rows from which on
+# products run at full speed (by their size; not yet timed).
+_FREE_SHARE = 0.25
+_MAX_CHUNK_ROWS = 2048
+# Rows of a half-precision matrix that are converted at once where a CPU adds its product to a float32 total.
+_ROWS_CONVERTED = 4096
 
 
 def fused_linear_cut(
@@ -42,32 +64,24 @@ def fused_linear_cut(
     chunk_rows: int | None = None,
     backend: str = "auto",
 ) -> CutTokenLoss:
-    """Computes the CUT loss of response tokens from hidden states without ever holding the logits of all
-    rows.
+    """Computes the CUT loss of response tokens from hidden states, a chunk of their logits at a time.
 
-    Align-N rows come first: the first R_neg = hidden_authentic.shape[0] rows of `hidden` and `labels` are
-    those of Align-N examples, aligned with the rows of `hidden_authentic` and `hidden_fake`; the rows after
-    them are Align-P, which have no other context. (So there are no dummy rows, and no count to fetch from the
-    device.)
-
-    Products are made in the dtype of the inputs, losses and logit gradients in float32 (float64 for float64),
-    and the weight's gradient is accumulated over the chunks in float32.
+    Align-N rows come first: the first R_neg = hidden_authentic.shape[0] rows of `hidden` and `labels` are those of
+    Align-N examples, aligned with the rows of `hidden_authentic` and `hidden_fake`; the rows after them are Align-P,
+    which have no other context. (So there are no dummy rows, and no count to fetch from the device.) Products are made
+    in the dtype of the inputs, losses and logit gradients in float32 (float64 for float64), and the weight's gradient
+    is accumulated over the chunks in float32.
 
     Args:
-        hidden: (R, D) last hidden states of the instruction context, at the positions that predict the
-            labels.
-        hidden_authentic: (R_neg, D) those of the context with the authentic judgment. None: every row is
-            Align-P.
-        hidden_fake: (R_neg, D) those of the context with the fake positive judgment, never differentiated.
-            None: the instruction context is the contrast.
+        hidden: (R, D) last hidden states of the instruction context, at the positions that predict the labels.
+        hidden_authentic: (R_neg, D) those with the authentic judgment. None: every row is Align-P.
+        hidden_fake: (R_neg, D) those with the fake positive judgment, never differentiated. None: the instruction
+            context is the contrast.
         weight: (V, D) lm_head weight.
         labels: (R,) int64; −100 marks a row to ignore.
-        lam: λ > 0 of the test for inappropriate tokens.
-        alpha: α ≥ 0, weight of unlikelihood.
-        gamma: γ ≥ 0, exponent of the dynamic weight.
-        token_weight: (R,) factor of each row's loss and gradient, such as 1/(tokens·examples). None: 1.
-        chunk_rows: rows whose logits are held at once. None: as many as fit in 128 MiB a context.
-        backend: as for `cut_token_loss`.
+        lam, alpha, gamma, token_weight, backend: as for `cut_token_loss`.
+        chunk_rows: rows whose logits are held at once. None: on the CPU as many as fit in 128 MiB a context, on CUDA
+            as fit in a quarter of the free memory, rounded down to a power of two so that runs repeat.
 
     Returns:
         A `CutTokenLoss` of (R,) fields; its `loss` is differentiable in `hidden`, `hidden_authentic`,
@@ -79,32 +93,19 @@ def fused_linear_cut(
     check_hidden(hidden, hidden_authentic, hidden_fake, weight)
     check_labels(labels, hidden, vocabulary=weight.shape[0])
     check_token_weight(token_weight, labels)
-    check_hyperparameters(lam, alpha, gamma)
+    check_objective(Objective(lam, alpha, gamma))
     if chunk_rows is not None and chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, or None, got {chunk_rows}.")
-    compute = partial(select_backend(backend), lam=lam, alpha=alpha, gamma=gamma)
-    chunk_rows = chunk_rows or max(1, _CHUNK_BYTES // (weight.shape[0] * weight.element_size()))
-    rows_negative = 0 if hidden_authentic is None else hidden_authentic.shape[0]
-
-    gradients = _Gradients(
-        _zeros_if_due(hidden, hidden.dtype),
-        _zeros_if_due(hidden_authentic, hidden.dtype),
-        _zeros_if_due(weight, torch.promote_types(weight.dtype, torch.float32)),
-    )
-    chunks = []
+    compute = partial(select_backend(backend, hidden), objective=Objective(lam, alpha, gamma))
+    sources = (hidden, hidden_authentic, weight)
+    dtypes = (hidden.dtype, hidden.dtype, torch.promote_types(weight.dtype, torch.float32))
+    gradients = _Gradients(*map(_zeros_if_due, sources, dtypes))
     with torch.no_grad(), _autocast_off(weight.device.type):
-        for rows in _chunk_slices(rows_negative, hidden.shape[0], chunk_rows):
-            negative = rows.stop <= rows_negative
-            contexts = (hidden, hidden_authentic, hidden_fake) if negative else (hidden, None, None)
-            x, x_authentic, x_fake = (None if context is None else context[rows] for context in contexts)
-            y, y_weight = labels[rows], None if token_weight is None else token_weight[rows]
-            chunks.append(
-                _cut_chunk(compute, x, x_authentic, x_fake, weight, y, y_weight, gradients.of(rows))
-            )
+        contexts = [x for x in (hidden, hidden_authentic, hidden_fake) if x is not None]
+        chunks = _cut_chunks(compute, contexts, weight, labels, token_weight, gradients, chunk_rows)
         result = CutRows(*(torch.cat(field) for field in zip(*chunks, strict=True)))
         loss = weighted_sum(result, token_weight)
-    pairs = zip((hidden, hidden_authentic, weight), gradients, strict=True)
-    return CutTokenLoss(attach_gradients(loss, list(pairs)), *result)
+    return CutTokenLoss(attach_gradients(loss, list(zip(sources, gradients, strict=True))), *result)
 
 
 class _Gradients(NamedTuple):
@@ -114,51 +115,84 @@ class _Gradients(NamedTuple):
     authentic: Tensor | None
     weight: Tensor | None
 
-    def of(self, rows: slice) -> _Gradients:
-        """Those of a chunk."""
-        hidden, authentic = (None if x is None else x[rows] for x in (self.hidden, self.authentic))
-        return _Gradients(hidden, authentic, self.weight)
+    def contexts(self) -> int:
+        """How many contexts need the gradient of their logits: the first so many."""
+        if self.weight is not None or self.authentic is not None:
+            return 2
+        return 0 if self.hidden is None else 1
 
 
-def _cut_chunk(
+def _cut_chunks(
     compute: Callable[..., CutRows],
-    x: Tensor,
-    x_authentic: Tensor | None,
-    x_fake: Tensor | None,
+    contexts: Sequence[Tensor],
     weight: Tensor,
     labels: Tensor,
     token_weight: Tensor | None,
     gradients: _Gradients,
-) -> CutRows:
-    """Losses and gradients of one chunk, of Align-P rows if there is no authentic context."""
-    logits, logits_authentic, logits_fake = (
-        None if context is None else context @ weight.T for context in (x, x_authentic, x_fake)
-    )
-    grad = None if gradients.hidden is None and gradients.weight is None else logits
-    grad_authentic = None if gradients.authentic is None and gradients.weight is None else logits_authentic
-    result = compute(
-        logits, logits_authentic, logits_fake, labels, None, token_weight,
-        grad=grad, grad_authentic=grad_authentic,
-    )  # fmt: skip
-    if grad is not None:
-        _spend(grad, x, weight, gradients.hidden, gradients.weight)
-    if grad_authentic is not None:
-        _spend(grad_authentic, x_authentic, weight, gradients.authentic, gradients.weight)
-    return result
+    chunk_rows: int | None,
+) -> Iterator[CutRows]:
+    """Losses of one chunk after the other, whose gradients are added to `gradients`."""
+    vocabulary = weight.shape[0]
+    rows_negative = len(contexts[1]) if len(contexts) > 1 else 0
+    chunk_rows = chunk_rows or _rows_of_a_chunk(weight, len(contexts))
+    chunks = [
+        (rows, contexts if rows.stop <= rows_negative else contexts[:1])
+        for rows in _chunk_slices(rows_negative, len(labels), chunk_rows)
+    ]
+    buffer = weight.new_empty(max((rows.stop - rows.start) * len(of) for rows, of in chunks), vocabulary)
+    for rows, of in chunks:
+        hidden = torch.cat([context[rows] for context in of])
+        logits = torch.mm(hidden, weight.T, out=buffer[: len(hidden)])
+        by_context = logits.view(len(of), rows.stop - rows.start, vocabulary)
+        due = by_context[: gradients.contexts()]
+        part = Rows(*_three(by_context), labels[rows], None, None if token_weight is None else token_weight[rows])
+        yield compute(part, grad=_three(due)[0], grad_authentic=_three(due)[1])
+        _spend(due.flatten(0, 1), hidden, weight, rows, gradients)
 
 
-def _spend(
-    grad_logits: Tensor, x: Tensor, weight: Tensor, grad_x: Tensor | None, grad_weight: Tensor | None
-) -> None:
-    """Carries a chunk's logit gradients (n, V) on to its hidden states x (n, D) and to the weight."""
-    if grad_x is not None:
-        torch.mm(grad_logits, weight, out=grad_x)
-    if grad_weight is None:
+def _three(tensors: Tensor) -> list[Tensor | None]:
+    return [*tensors, None, None, None][:3]
+
+
+def _spend(grad_logits: Tensor, hidden: Tensor, weight: Tensor, rows: slice, gradients: _Gradients) -> None:
+    """Carries a chunk's logit gradients, those of one context above the other's, on to its rows of hidden states and
+    to the weight."""
+    if len(grad_logits) == 0:
         return
-    if grad_weight.dtype == x.dtype:
-        grad_weight.addmm_(grad_logits.T, x)
-    else:
-        grad_weight.add_(grad_logits.T @ x)
+    wanted = (gradients.hidden, gradients.authentic)
+    if any(gradient is not None for gradient in wanted):
+        parts = torch.mm(grad_logits, weight).split(rows.stop - rows.start)
+        for gradient, part in zip(wanted, parts):
+            if gradient is not None:
+                gradient[rows] = part
+    if gradients.weight is not None:
+        _add_product(gradients.weight, grad_logits.T, hidden[: len(grad_logits)])
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a·b in the precision of `total`, with nothing of its size beside it."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    elif total.is_cuda:
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:  # a product of half precision would round each chunk's share, and is slower on a CPU
+        b = b.to(total.dtype)
+        for part, rows in zip(total.split(_ROWS_CONVERTED), a.split(_ROWS_CONVERTED)):
+            part.addmm_(rows.to(total.dtype), b)
+
+
+def _rows_of_a_chunk(weight: Tensor, num_contexts: int) -> int:
+    row_bytes = weight.shape[0] * weight.element_size()
+    if not weight.is_cuda:
+        return max(1, _CHUNK_BYTES_CPU // row_bytes)
+    cached = torch.cuda.memory_reserved(weight.device) - torch.cuda.memory_allocated(weight.device)
+    return _rows_that_fit(torch.cuda.mem_get_info(weight.device)[0] + cached, num_contexts * row_bytes)
+
+
+def _rows_that_fit(free: int, row_bytes: int) -> int:
+    """A power of two of rows, at least one: small changes of the free memory don't change what is computed."""
+    rows = min(_MAX_CHUNK_ROWS, int(_FREE_SHARE * free) // row_bytes)
+    return 1 << (max(1, rows).bit_length() - 1)
 
 
 def _autocast_off(device_type: str) -> AbstractContextManager:

@@ -6,74 +6,13 @@ import math
 
 import pytest
 import torch
+from cut_cases import FIELDS, INF, OBJECTIVE, assert_same, evaluate, one_row, random_rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from cut_dist.kernels import cut_loss_torch
-from cut_dist.kernels.cut_loss import (
-    CutTokenLoss,
-    cut_token_loss,
-    cut_token_loss_reference,
-)
-
-INF = math.inf
-OBJECTIVE = {"lam": 1.1, "alpha": 0.5, "gamma": 0.5}
-FIELDS = ("loss_instruction", "loss_authentic", "inappropriate", "logp", "logp_authentic", "logp_fake")
-
-
-def random_rows(
-    rows: int, vocabulary: int, *, dtype: torch.dtype = torch.float64, seed: int = 0, scale: float = 3.0
-) -> dict:
-    """Logits of three contexts, related as a model's are, with ignored, Align-P and weighted rows."""
-    generator = torch.Generator().manual_seed(seed)
-    shared = torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64) * scale
-    contexts = [
-        (shared + torch.randn(shared.shape, generator=generator, dtype=torch.float64)).to(dtype)
-        for _ in range(3)
-    ]
-    labels = torch.randint(vocabulary, (rows,), generator=generator)
-    labels[::5] = shared[::5].argmax(1)  # responses are mostly likely tokens
-    labels[3::7] = -100
-    return {
-        "logits": contexts[0],
-        "logits_authentic": contexts[1],
-        "logits_fake": contexts[2],
-        "labels": labels,
-        "is_negative": torch.arange(rows) % 3 != 1,
-        "token_weight": torch.rand(rows, generator=generator) + 0.1,
-    }
-
-
-def one_row(*logits: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor([logits], dtype=dtype)
-
-
-def evaluate(function, *, upstream: float = 1.0, **kwargs) -> tuple[CutTokenLoss, Tensor, Tensor | None]:
-    """Calls it on fresh leaves and returns the result with the gradients for both contexts."""
-    leaves = {
-        name: None if kwargs[name] is None else kwargs[name].clone().requires_grad_()
-        for name in ("logits", "logits_authentic")
-    }
-    out = function(**{**kwargs, **leaves})
-    (out.loss * upstream).backward()
-    return out, *(None if leaf is None else leaf.grad for leaf in leaves.values())
-
-
-def assert_same(actual, expected, *, rtol: float, atol: float) -> None:
-    """Compares two results of `evaluate`."""
-    for field in ("loss", *FIELDS):
-        a, e = (getattr(result[0], field).detach() for result in (actual, expected))
-        if field != "inappropriate":
-            a, e = a.double(), e.double()
-        torch.testing.assert_close(
-            a, e, rtol=rtol, atol=atol, msg=lambda text, field=field: f"{field}: {text}"
-        )
-    for a, e in zip(actual[1:], expected[1:], strict=True):
-        assert (a is None) == (e is None)
-        if a is not None:
-            torch.testing.assert_close(a.double(), e.double(), rtol=rtol, atol=atol)
-
+from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
 
 # ---- the reference ----
 

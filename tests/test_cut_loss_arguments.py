@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+from cut_cases import OBJECTIVE
 
-from cut_dist.kernels.cut_loss import BACKENDS, cut_token_loss, cut_token_loss_reference, select_backend
-
-OBJECTIVE = {"lam": 1.1, "alpha": 0.5, "gamma": 0.5}
+from cut_dist.kernels.backends import BACKENDS, select_backend
+from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
 
 
 def arguments() -> dict:
@@ -24,8 +24,8 @@ def arguments() -> dict:
 
 
 def test_backends():
-    assert select_backend("auto") is BACKENDS["torch"]
     data = arguments()
+    assert select_backend("auto", data["logits"]).__module__ == BACKENDS["torch"]
     by_name = cut_token_loss(**data, **OBJECTIVE, backend="torch")
     assert torch.equal(by_name.loss, cut_token_loss(**data, **OBJECTIVE).loss)
     with pytest.raises(ValueError, match="'cuda'.*'auto' or 'torch'"):

@@ -6,30 +6,12 @@ import math
 
 import pytest
 import torch
+from cut_cases import FIELDS, INF, OBJECTIVE, evaluate, one_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cut_dist.kernels.cut_loss import CutTokenLoss, cut_token_loss, cut_token_loss_reference
-
-INF = math.inf
-OBJECTIVE = {"lam": 1.1, "alpha": 0.5, "gamma": 0.5}
-FIELDS = ("loss_instruction", "loss_authentic", "inappropriate", "logp", "logp_authentic", "logp_fake")
-
-
-def one_row(*logits: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.tensor([logits], dtype=dtype)
-
-
-def evaluate(function, *, upstream: float = 1.0, **kwargs) -> tuple[CutTokenLoss, Tensor, Tensor | None]:
-    """Calls it on fresh leaves and returns the result with the gradients for both contexts."""
-    leaves = {
-        name: None if kwargs[name] is None else kwargs[name].clone().requires_grad_()
-        for name in ("logits", "logits_authentic")
-    }
-    out = function(**{**kwargs, **leaves})
-    (out.loss * upstream).backward()
-    return out, *(None if leaf is None else leaf.grad for leaf in leaves.values())
+from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
 
 
 def unlikely(logits: Tensor, **objective):
