@@ -10,11 +10,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from cut_dist.config import ModelConfig
 from cut_dist.data.packing import PackedBatch, example_weights, pack_examples
 from cut_dist.model import attention
 from cut_dist.model.attention import PACKED, Segments, check_packable
 from cut_dist.model.head import CutModel
 from cut_dist.model.layers import LayerForward, decoder_layers, replace_forwards
+from cut_dist.model.load import load_causal_lm
 
 spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
 worker = importlib.util.module_from_spec(spec)
@@ -181,6 +183,7 @@ def test_what_cannot_be_split_by_tokens_is_refused_with_the_remedy():
         ("bloom", "attention of its own"),
     ],
 )
-def test_models_whose_contexts_cannot_be_packed_are_refused(family, reason):
+def test_models_whose_contexts_cannot_be_packed_are_refused_before_their_weights_are_read(family, reason, tmp_path):
+    AutoConfig.for_model(family).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=f"{reason}.*can't be packed"):
-        check_packable(AutoConfig.for_model(family))
+        load_causal_lm(ModelConfig(name_or_path=str(tmp_path)), dtype=torch.float32, seed=0)
