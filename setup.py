@@ -30,6 +30,7 @@ REQUIRES = [
     "numpy>=2.0",
     "filelock>=3.16",
     "rich>=13.7",
+    "psutil>=5.9",
     "ninja",  # DeepSpeed compiles its ops with it
 ]
 EXTRAS = {
@@ -39,7 +40,15 @@ EXTRAS = {
     "bench": ["liger-kernel>=0.8.5", "cut-cross-entropy>=25.1.1", "trl>=1.16", "matplotlib>=3.8"],  # peers, optional
     "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
-    "test": ["pytest>=8.0", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", "setuptools>=70.1"],
+    "test": [
+        "pytest>=8.0",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "ruff>=0.6",
+        "setuptools>=70.1",
+        # Interpreted, and compiled for absent GPUs. PyTorch for CUDA brings its own; no other version was tried.
+        "triton>=3.9; sys_platform == 'linux'",
+    ],
 }
 
 setup(

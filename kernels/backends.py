@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -14,6 +15,10 @@ from cut_dist.kernels.arguments import CutRows, Objective, Rows
 
 # Modules whose `cut_rows` has the signature of cut_loss_torch.cut_rows, imported when first asked for.
 BACKENDS = {"torch": "cut_dist.kernels.cut_loss_torch", "triton": "cut_dist.kernels.cut_loss_triton"}
+
+# Constants, so that torch.compile can follow.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton looks at it when it is imported
 
 _SCHEMA = (
     "(str backend, Tensor logits, Tensor? logits_authentic, Tensor? logits_fake, Tensor labels, Tensor? is_negative, "
@@ -32,7 +37,7 @@ def select_backend(backend: str, logits: Tensor) -> Callable[..., CutRows]:
         ValueError, TypeError, ModuleNotFoundError: no such backend, or none for this device or dtype.
     """
     if backend == "auto":
-        backend = "triton" if _triton_runs_on(logits) and logits.dtype != torch.float64 else "torch"
+        backend = "triton" if _HAS_TRITON and logits.is_cuda and logits.dtype != torch.float64 else "torch"
     elif backend not in BACKENDS:
         choices = " or ".join(repr(name) for name in ("auto", *BACKENDS))
         raise ValueError(f"the CUT loss has no backend {backend!r}; use {choices}.")
@@ -43,27 +48,12 @@ def select_backend(backend: str, logits: Tensor) -> Callable[..., CutRows]:
     return import_module(BACKENDS[backend]).cut_rows
 
 
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
-def _interprets() -> bool:
-    import triton
-
-    return triton.knobs.runtime.interpret
-
-
-def _triton_runs_on(logits: Tensor) -> bool:
-    return logits.is_cuda and _has_triton()
-
-
 def _check_triton(logits: Tensor) -> None:
-    if not _has_triton():
+    if not _HAS_TRITON:
         raise ModuleNotFoundError("backend='triton' needs the package triton; install it, or use backend='torch'.")
     if logits.dtype == torch.float64:
         raise TypeError("backend='triton' computes in float32; for float64 logits use backend='torch' or 'auto'.")
-    if not logits.is_cuda and not (logits.device.type == "cpu" and _interprets()):
+    if not logits.is_cuda and not (logits.device.type == "cpu" and _INTERPRETED):
         raise ValueError(
             f"backend='triton' runs on CUDA devices, but the tensors are on {logits.device}; use backend='torch', or, "
             "for a test on the CPU, set TRITON_INTERPRET=1 before Python starts."
@@ -71,13 +61,13 @@ def _check_triton(logits: Tensor) -> None:
 
 
 @torch.library.custom_op("cut_dist::cut_rows", mutates_args=("grad", "grad_authentic"), schema=_SCHEMA)
-def _operation(backend, *arguments):
+def _operation(backend: str, *arguments: Tensor | None) -> tuple[Tensor, ...]:
     rows, objective, buffers = Rows(*arguments[:6]), Objective(*arguments[6].tolist()), arguments[7:]
     return tuple(import_module(BACKENDS[backend]).cut_rows(rows, objective, *buffers))
 
 
 @_operation.register_fake
-def _(backend, logits, *_):
+def _(backend: str, logits: Tensor, *_: Tensor | None) -> tuple[Tensor, ...]:
     single = logits.new_empty(logits.shape[0], dtype=torch.promote_types(logits.dtype, torch.float32))
     return tuple(
         torch.empty_like(single, dtype=torch.bool if field == "inappropriate" else None) for field in CutRows._fields

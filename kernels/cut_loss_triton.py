@@ -34,10 +34,13 @@ _IGNORE = tl.constexpr(IGNORE_INDEX)
 _LOWEST = tl.constexpr(torch.finfo(torch.float32).min)  # not −inf, of which −inf − −inf would make NaN
 _INF = tl.constexpr(math.inf)
 
-# Bytes of a row up to which (num_warps, 16-byte loads a thread has under way at once) serve. Long rows get large
-# programs: fewer are at work at once, so that their rows stay in L2 between the two readings. Chosen by counting
-# (an H100 has 132 multiprocessors and 50 MB of L2), not yet by timing.
-_LAUNCHES = ((96 * 2**10, 16, 2), (math.inf, 32, 2))
+# 16 warps a program; (16-byte loads that a thread has under way at once, registers that it may use). A multiprocessor
+# is to hold one program of long rows and not two: fewer rows then wait in L2 for their second reading. Without a bound
+# ptxas spills in some cases to fit in more programs. Chosen by counting (an H100 has 132 multiprocessors and 50 MB of
+# L2), not yet by timing.
+_WARPS = 16
+_SHORT_ROW, _LONG_ROW, _UNALIGNED_ROW = (2, 64), (4, 128), (1, 64)
+_LONG_ROW_BYTES = 96 * 2**10
 
 
 def cut_rows(
@@ -56,20 +59,23 @@ def cut_rows(
     dtypes = (torch.bool if field == "inappropriate" else torch.float32 for field in CutRows._fields)
     result = CutRows(*(torch.empty(count, dtype=dtype, device=rows.logits.device) for dtype in dtypes))
     if count > 0:
-        strides = (0 if x is None else x.stride(0) for x in (*contexts, *buffers))
+        sizes = [*(0 if x is None else x.stride(0) for x in (*contexts, *buffers)), vocabulary]
         scalars = (math.log(objective.lam), float(objective.alpha), float(objective.gamma))
         with torch.cuda.device_of(rows.logits):  # Triton launches on the current device
             _cut_row[(count,)](
-                *contexts, *rows[3:], *buffers, *result, *strides, vocabulary, *scalars,
-                **launch_options(vocabulary, rows.logits.dtype),
+                *contexts, *rows[3:], *buffers, *result, *sizes, *scalars, **_launch(sizes, rows.logits.dtype)
             )  # fmt: skip
     return result
 
 
-def launch_options(vocabulary: int, dtype: torch.dtype) -> dict[str, int]:
-    """The kernel's block: LANES threads' worth of VEC neighbouring logits, 16 bytes, and the number of warps."""
-    warps, loads = next((w, n) for limit, w, n in _LAUNCHES if vocabulary * dtype.itemsize <= limit)
-    return {"LANES": 32 * warps * loads, "VEC": 16 // dtype.itemsize, "num_warps": warps}
+def _launch(sizes: list[int], dtype: torch.dtype) -> dict[str, int]:
+    """The kernel's tile, LANES times VEC neighbouring logits, for strides and the number of columns."""
+    if any(size % 16 for size in sizes):  # what Triton looks at before it compiles 16-byte loads
+        loads, registers = _UNALIGNED_ROW
+    else:
+        loads, registers = _LONG_ROW if sizes[-1] * dtype.itemsize > _LONG_ROW_BYTES else _SHORT_ROW
+    lanes, vec = 32 * _WARPS * loads, 16 // dtype.itemsize
+    return {"LANES": lanes, "VEC": vec, "num_warps": _WARPS, "maxnreg": registers}
 
 
 def _with_adjacent_columns(x: Tensor | None) -> Tensor | None:

@@ -9,7 +9,6 @@ import torch
 from cut_cases import FIELDS, INF, OBJECTIVE, assert_same, evaluate, one_row, random_rows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from cut_dist.kernels import cut_loss_torch
 from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
@@ -173,67 +172,16 @@ def test_all_rows_ignored_and_no_rows():
 def test_non_contiguous_logits():
     data = random_rows(12, 30)
     expected = evaluate(cut_token_loss_reference, **data, **OBJECTIVE)
-    wide = torch.full((30, 24), math.nan, dtype=torch.float64)
-    for column, name in enumerate(("logits", "logits_authentic")):
-        wide[:, column::2] = data[name].T
-        data[name] = wide[:, column::2].T
-        assert not data[name].is_contiguous()
-    data["labels"] = torch.stack([data["labels"]] * 2, 1)[:, 0]
-    for inplace in (False, True):
-        assert_same(
-            evaluate(cut_token_loss, **data, **OBJECTIVE, inplace=inplace), expected, rtol=1e-11, atol=1e-13
-        )
-
-
-# ---- precision ----
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_equal_probabilities_are_not_inappropriate_at_lambda_one(dtype):
-    data = random_rows(64, 999, dtype=dtype)
-    data["logits_fake"] = data["logits_authentic"].clone()
-    assert not cut_token_loss(**data, lam=1.0, alpha=1.0, gamma=0.0).inappropriate.any()
-    negative = data["is_negative"] & (data["labels"] != -100)
-    assert torch.equal(cut_token_loss(**data, lam=1 - 1e-6, alpha=1.0, gamma=0.0).inappropriate, negative)
-    data["logits_fake"], data["logits_authentic"] = None, data["logits"].clone()
-    assert not cut_token_loss(**data, lam=1.0, alpha=1.0, gamma=0.0).inappropriate.any()
-
-
-def eager_loss(logits, logits_authentic, logits_fake, labels, *, lam, alpha, gamma) -> Tensor:
-    """The formula as one would write it, in the dtype of the logits."""
-    column = labels.unsqueeze(1)
-    logp, logp_authentic, logp_fake = (
-        z.log_softmax(1).gather(1, column).squeeze(1) for z in (logits, logits_authentic, logits_fake)
-    )
-    inappropriate = logp_authentic.detach() - logp_fake > math.log(lam)
-    w = alpha * logp_authentic.detach().exp() ** gamma
-    unlikelihood = -w * torch.log1p(-logp.exp())
-    return (torch.where(inappropriate, unlikelihood, -logp) - logp_authentic).sum()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("shape", [(32, 1000), (4, 32000)])
-def test_no_less_precise_than_eager_pytorch_in_the_same_dtype(shape, dtype):
-    data = random_rows(*shape, dtype=dtype, seed=3)
-    rows = {name: data[name] for name in ("logits", "logits_authentic", "logits_fake")}
-    labels = data["labels"].clamp(min=0)
-    exact = {name: tensor.double() for name, tensor in rows.items()}
-    truth, *gradients = evaluate(cut_token_loss_reference, **exact, labels=labels, **OBJECTIVE)
-    ratio = truth.logp_authentic - truth.logp_fake
-    assert (
-        ratio - math.log(OBJECTIVE["lam"])
-    ).abs().min() > 1e-5  # no token whose side depends on rounding
-
-    out, *ours = evaluate(cut_token_loss, **rows, labels=labels, **OBJECTIVE)
-    leaves = [rows[name].clone().requires_grad_() for name in ("logits", "logits_authentic")]
-    eager = eager_loss(*leaves, rows["logits_fake"], labels, **OBJECTIVE)
-    eager.backward()
-    assert (out.loss - truth.loss).abs() <= (eager - truth.loss).abs() + 1e-6 * truth.loss.abs()
-    for mine, theirs, exact_gradient in zip(ours, (leaf.grad for leaf in leaves), gradients, strict=True):
-        assert mine.dtype == dtype
-        error, eager_error = ((g.double() - exact_gradient).abs() for g in (mine, theirs))
-        assert error.max() <= eager_error.max() + 1e-7
-        assert error.mean() <= eager_error.mean() * 1.01 + 1e-9
+    names = ("logits", "logits_authentic")
+    wide = torch.full((30, 24), math.nan, dtype=torch.float64, requires_grad=True)
+    with torch.no_grad():
+        for column, name in enumerate(names):
+            wide[:, column::2] = data[name].T
+    views = {name: wide[:, column::2].T for column, name in enumerate(names)}
+    assert not any(view.is_contiguous() for view in views.values())
+    out = cut_token_loss(**(data | views), **OBJECTIVE)
+    out.loss.backward()
+    assert_same((out, *(wide.grad[:, column::2].T for column in (0, 1))), expected, rtol=1e-11, atol=1e-13)
 
 
 @settings(max_examples=100, deadline=None)

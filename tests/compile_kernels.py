@@ -1,0 +1,104 @@
+"""Compiles the kernel for a GPU that need not be there, in all its configurations, and prints what came out as JSON.
+
+`python tests/compile_kernels.py 90` for sm_90, without TRITON_INTERPRET. The kernel's own launcher is called, with
+tensors on the CPU; only the launch itself is left out. So arguments have the types and attributes of a real launch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from cut_dist.kernels import cut_loss_triton
+from cut_dist.kernels.arguments import Objective, Rows
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+OBJECTIVE = Objective(1.1, 0.5, 0.5)
+# Short rows, long ones, and two that cannot be read 16 bytes at a time.
+VOCABULARIES = (4096, 128256, 32001, 1)
+
+
+class AbsentGPU:
+    """As much of Triton's driver as compiling asks for."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget("cuda", capability, 32)
+
+    def get_current_target(self):
+        return self.target
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+
+def kernels() -> list:
+    """All that was compiled so far, oldest first."""
+    return list(cut_loss_triton._cut_row.device_caches[0][0].values())
+
+
+def launch(dtype: torch.dtype, vocabulary: int, contexts: int, gradients: bool, objective: Objective = OBJECTIVE):
+    """The kernel for 3 contexts, 2 (contrast with the instruction) or 1 (Align-P rows only)."""
+    logits = [torch.zeros(1, vocabulary, dtype=dtype) for _ in range(contexts)] + [None] * (3 - contexts)
+    is_negative = torch.ones(1, dtype=torch.bool) if contexts > 1 else None
+    rows = Rows(*logits, torch.zeros(1, dtype=torch.int64), is_negative, torch.ones(1))
+    cut_loss_triton.cut_rows(rows, objective, *(logits[:2] if gradients else ()))
+    return kernels()[-1]
+
+
+def tool(name: str, kernel, *options: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [TOOLS / name, *options, file.name]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+
+
+def describe(kernel, *, disassemble: bool) -> dict:
+    """Registers, bytes spilled, and how wide tiles are read and written: those accesses have an eviction hint."""
+    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", tool("cuobjdump", kernel, "-res-usage")))
+    found = {"registers": int(usage["REG"]), "spilled": int(usage["STACK"]) + int(usage["LOCAL"])}
+    found["ptx"] = sorted(set(re.findall(r"(?:ld|st)\.global\.\S*evict_\S*?\.((?:v\d\.)?b\d+)\b", kernel.asm["ptx"])))
+    found["rounding"] = sorted(set(re.findall(r"cvt\.(r\w+)\.(?:satfinite\.)?(?:bf16|f16)", kernel.asm["ptx"])))
+    if disassemble:
+        code = tool("nvdisasm", kernel)
+        found["sass"] = sorted(set(re.findall(r"\b(?:LDG|STG)\.E\.E[FL]\.(\w+)", code)))
+        found["spilled"] += len(re.findall(r"\b(?:LDL|STL)\b", code))
+    return found
+
+
+def main() -> None:
+    triton.runtime.driver.set_active(AbsentGPU(int(sys.argv[1])))
+    run = JITFunction.run
+    JITFunction.run = lambda self, *args, warmup, **kwargs: run(self, *args, warmup=True, **kwargs)
+    found = []
+    for dtype, vocabulary, contexts, gradients in product(
+        (torch.bfloat16, torch.float16, torch.float32), VOCABULARIES, (3, 2, 1), (True, False)
+    ):
+        if vocabulary % 16 and (contexts, gradients) != (3, True):
+            continue  # the aligned ones are the ones that must be fast
+        kernel = launch(dtype, vocabulary, contexts, gradients)
+        found.append(
+            {"name": f"{dtype} V={vocabulary} {contexts} contexts gradients={gradients}", "vocabulary": vocabulary}
+            | describe(kernel, disassemble=(contexts, gradients) == (3, True))
+        )
+    compiled = len(kernels())
+    for objective in (Objective(1, 0, 2), Objective(1.0, 1.0, 0.0), Objective(0.3, 16.0, 1e-3)):
+        launch(torch.bfloat16, 4096, 3, True, objective)
+    json.dump({"kernels": found, "compiled": compiled, "compiled_after_other_objectives": len(kernels())}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
