@@ -46,8 +46,8 @@ EXTRAS = {
         "hypothesis>=6.100",
         "ruff>=0.6",
         "setuptools>=70.1",
-        # Interpreted, and compiled for absent GPUs. PyTorch for CUDA brings its own; no other version was tried.
-        "triton>=3.9; sys_platform == 'linux'",
+        # Tested with 3.7.0, 3.7.1 and 3.9.0. PyTorch for CUDA pins its own: torch 2.12 3.7.0, torch 2.13 3.7.1.
+        "triton>=3.7; sys_platform == 'linux'",
     ],
 }
 

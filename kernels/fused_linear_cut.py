@@ -10,7 +10,7 @@ Memory beyond inputs and the gradients of hidden states, b the bytes of an eleme
 
     4·V·D (dW in float32)  +  b·k·n·V (a chunk's logits)  +  b·(k + min(k, 2))·n·D (its hidden states, their gradients)
 
-and on a CPU with half-precision weights 4·(4096 + D)·2n for what is converted at once.
+and b·4096·D more on a CPU with half-precision weights, for a part of Gᵀ·X.
 
 Shapes: R rows (response tokens), of which the first R_neg are of Align-N examples; D hidden size; V
 vocabulary; n rows of a chunk.
@@ -46,8 +46,8 @@ _CHUNK_BYTES_CPU = 128 * 2**20
 # products run at full speed (by their size; not yet timed).
 _FREE_SHARE = 0.25
 _MAX_CHUNK_ROWS = 2048
-# Rows of a half-precision matrix that are converted at once where a CPU adds its product to a float32 total.
-_ROWS_CONVERTED = 4096
+# Rows at once where a CPU adds a product of half precision to a float32 total.
+_ROWS_ADDED = 4096
 
 
 def fused_linear_cut(
@@ -175,10 +175,9 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
         total.addmm_(a, b)
     elif total.is_cuda:
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
-    else:  # a product of half precision would round each chunk's share, and is slower on a CPU
-        b = b.to(total.dtype)
-        for part, rows in zip(total.split(_ROWS_CONVERTED), a.split(_ROWS_CONVERTED)):
-            part.addmm_(rows.to(total.dtype), b)
+    else:  # a CPU has no such product
+        for part, rows in zip(total.split(_ROWS_ADDED), a.split(_ROWS_ADDED)):
+            part.add_(rows @ b)
 
 
 def _rows_of_a_chunk(weight: Tensor, num_contexts: int) -> int:

@@ -8,9 +8,10 @@ import math
 
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
-from cut_dist.kernels.cut_loss import CutTokenLoss
+from cut_dist.kernels.cut_loss import CutTokenLoss, cut_token_loss, cut_token_loss_reference
 
 INF = math.inf
 OBJECTIVE = {"lam": 1.1, "alpha": 0.5, "gamma": 0.5}
@@ -40,6 +41,12 @@ def round_like_a_gpu() -> None:
 if importlib.util.find_spec("triton"):
     round_like_a_gpu()
 
+ANY_OBJECTIVE = {
+    "scale": st.sampled_from([0.1, 3.0, 40.0]),
+    "gamma": st.floats(0, 3),
+    "alpha": st.floats(0, 2),
+    "lam": st.floats(0.5, 2),
+}
 each_backend = pytest.mark.parametrize("backend", ["torch", "triton"])
 
 
@@ -64,6 +71,10 @@ def random_rows(
         "is_negative": torch.arange(rows) % 3 != 1,
         "token_weight": torch.rand(rows, generator=generator) + 0.1,
     }
+
+
+def double(data: dict) -> dict:
+    return {name: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for name, x in data.items()}
 
 
 def one_row(*logits: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -104,3 +115,24 @@ def assert_same(actual, expected, *, rtol: float, atol: float) -> None:
         assert (a is None) == (e is None)
         if a is not None:
             torch.testing.assert_close(a.double(), e.double(), rtol=rtol, atol=atol)
+
+
+def check_properties(backend: str, data: dict, objective: dict, *, rtol: float, atol: float) -> None:
+    """What holds for any rows: the reference's results, gradients that sum to 0, rows that know nothing of others."""
+    rows, vocabulary = data["logits"].shape
+    if vocabulary == 1:  # or the loss is +inf, of which the reference's gradient is NaN
+        objective = objective | {"lam": max(objective["lam"], 1.0)}
+    expected = evaluate(cut_token_loss_reference, **double(data), **objective)
+    ratio = expected[0].logp_authentic - expected[0].logp_fake
+    if (ratio - math.log(objective["lam"])).abs().lt(100 * atol).any():
+        return  # decided by rounding
+    out, *gradients = actual = evaluate(cut_token_loss, **data, **objective, backend=backend)
+    assert_same(actual, expected, rtol=rtol, atol=atol)
+    # The loss of a row does not change when all its logits rise by the same.
+    for gradient in gradients:
+        torch.testing.assert_close(gradient.double().sum(1), torch.zeros(rows).double(), rtol=0, atol=atol)
+    order = torch.randperm(rows, generator=torch.Generator().manual_seed(rows))
+    shuffled = on_device(backend, {name: tensor[order] for name, tensor in data.items()})
+    again = cut_token_loss(**shuffled, **objective, backend=backend)
+    for field in FIELDS:
+        assert torch.equal(getattr(again, field).cpu(), getattr(out, field)[order]), field

@@ -1,4 +1,4 @@
-"""The CUT loss from hidden states: against the reference on whole logits, and what it holds in memory."""
+"""The CUT loss from hidden states against the reference on whole logits."""
 
 from __future__ import annotations
 
@@ -6,74 +6,14 @@ import math
 
 import pytest
 import torch
-from cut_cases import OBJECTIVE, assert_same_fields
+from cut_cases import OBJECTIVE
+from head_cases import DIFFERENTIABLE, Largest, assert_same, evaluate, from_whole_logits, random_inputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from cut_dist.kernels import cut_loss_torch
 from cut_dist.kernels import fused_linear_cut as module
-from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
+from cut_dist.kernels.cut_loss import cut_token_loss
 from cut_dist.kernels.fused_linear_cut import fused_linear_cut
-
-DIFFERENTIABLE = ("hidden", "hidden_authentic", "weight")
-
-
-def random_inputs(
-    rows: int, rows_negative: int | None, vocabulary: int, width: int, *, dtype=torch.float64, seed: int = 0
-) -> dict:
-    """Hidden states of three contexts of one model: related, with ignored and weighted rows."""
-    generator = torch.Generator().manual_seed(seed)
-    shared = torch.randn(rows, width, generator=generator, dtype=torch.float64)
-    noise = [0.3 * torch.randn(rows, width, generator=generator, dtype=torch.float64) for _ in range(3)]
-    hidden, authentic, fake = ((shared + part).to(dtype) for part in noise)
-    labels = torch.randint(vocabulary, (rows,), generator=generator)
-    labels[2::6] = -100
-    return {
-        "hidden": hidden,
-        "hidden_authentic": None if rows_negative is None else authentic[:rows_negative].clone(),
-        "hidden_fake": None if rows_negative is None else fake[:rows_negative].clone(),
-        "weight": torch.randn(vocabulary, width, generator=generator, dtype=torch.float64).to(dtype),
-        "labels": labels,
-        "token_weight": torch.rand(rows, generator=generator) + 0.1,
-    }
-
-
-def from_whole_logits(hidden, hidden_authentic, hidden_fake, weight, labels, *, token_weight, **objective):
-    """The reference under autograd, with dummy rows where Align-P rows have no other context."""
-    logits = hidden @ weight.T
-    rows_negative = 0 if hidden_authentic is None else len(hidden_authentic)
-    dummy = hidden.new_zeros(len(hidden) - rows_negative, hidden.shape[1])
-    authentic, fake = (
-        None if x is None else torch.cat([x, dummy]) @ weight.T for x in (hidden_authentic, hidden_fake)
-    )
-    is_negative = torch.arange(len(hidden)) < rows_negative
-    return cut_token_loss_reference(
-        logits, authentic, fake, labels, is_negative=is_negative, token_weight=token_weight, **objective
-    )
-
-
-def evaluate(function, inputs: dict, *, upstream: float = 1.0, **kwargs):
-    """Calls it on fresh leaves and returns the result with the gradients for them."""
-    leaves = {name: None if inputs[name] is None else inputs[name].clone() for name in DIFFERENTIABLE}
-    for leaf in leaves.values():
-        if leaf is not None:
-            leaf.requires_grad_()
-    out = function(**{**inputs, **leaves}, **{**OBJECTIVE, **kwargs})
-    (out.loss * upstream).backward()
-    return out, {name: leaf.grad for name, leaf in leaves.items() if leaf is not None}
-
-
-def assert_same(actual, expected, *, rtol: float = 1e-10, atol: float = 1e-12) -> None:
-    assert_same_fields(actual[0], expected[0], rtol=rtol, atol=atol)
-    assert actual[1].keys() == expected[1].keys()
-    for name, gradient in actual[1].items():
-        wanted = torch.zeros_like(gradient) if expected[1][name] is None else expected[1][name]
-        torch.testing.assert_close(
-            gradient, wanted, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"
-        )
 
 
 @pytest.mark.parametrize("chunk_rows", [None, 1, 4, 1000])
@@ -157,93 +97,7 @@ def test_weight_gradient_is_accumulated_in_float32():
     assert error_many < 1.2 * error_one
 
 
-# ---- memory ----
-
-
-class Largest(TorchDispatchMode):
-    """Notes how many elements the largest matrix has that any operation puts out, by its width."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements: dict[int, int] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor.dim() == 2:
-                self.elements[tensor.shape[1]] = max(self.elements.get(tensor.shape[1], 0), tensor.numel())
-        return result
-
-
-class Peak(TorchDispatchMode):
-    """Notes the most bytes that lay at one time in memory that was allocated since it was entered."""
-
-    def __init__(self, *inputs: Tensor | None) -> None:
-        super().__init__()
-        self.known = {x.untyped_storage().data_ptr() for x in inputs if x is not None}
-        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in self.known:
-                reference = StorageWeakRef(tensor.untyped_storage())
-                self.live[reference.cdata] = (reference, tensor.untyped_storage().nbytes())
-        self.live = {key: entry for key, entry in self.live.items() if not entry[0].expired()}
-        self.bytes = max(self.bytes, sum(size for _, size in self.live.values()))
-        return result
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("contexts", [3, 2, 1])
-def test_peak_memory_is_what_the_docstring_says(contexts, dtype, monkeypatch):
-    rows, rows_negative, vocabulary, width, n = 300, 200, 5000, 64, 50
-    monkeypatch.setattr(cut_loss_torch, "_BLOCK_BYTES_CPU", 4 * vocabulary)  # a row's workspace of that backend
-    inputs = random_inputs(rows, rows_negative if contexts > 1 else None, vocabulary, width, dtype=dtype)
-    if contexts < 3:
-        inputs["hidden_fake"] = None
-    leaves = {name: inputs[name].requires_grad_() for name in DIFFERENTIABLE if inputs[name] is not None}
-    with Peak(*inputs.values()) as peak:
-        fused_linear_cut(**inputs, **OBJECTIVE, chunk_rows=n)
-    b = dtype.itemsize
-    outputs = b * sum(leaf.numel() for name, leaf in leaves.items() if name != "weight")
-    converted = 4 * (4096 + width) * 2 * n if dtype == torch.bfloat16 else 0
-    said = 4 * vocabulary * width + b * contexts * n * vocabulary + b * (contexts + min(contexts, 2)) * n * width
-    assert said < peak.bytes - outputs < said + converted + 8 * 4 * vocabulary
-
-
-def test_never_holds_more_logits_than_one_chunk():
-    rows, vocabulary, width, chunk_rows = 200, 301, 8, 16
-    inputs = random_inputs(rows, 120, vocabulary, width, dtype=torch.float32)
-    with Largest() as largest:
-        evaluate(fused_linear_cut, inputs, chunk_rows=chunk_rows)
-    assert largest.elements[vocabulary] <= 3 * chunk_rows * vocabulary
-    assert largest.elements[width] <= vocabulary * width  # the weight and its gradient
-    with Largest() as largest:  # the measurement sees what it should
-        evaluate(from_whole_logits, inputs)
-    assert largest.elements[vocabulary] == rows * vocabulary
-
-
-def test_chunks_are_sized_by_bytes(monkeypatch):
-    vocabulary = 301
-    inputs = random_inputs(200, 120, vocabulary, 8, dtype=torch.float32)
-    monkeypatch.setattr(module, "_CHUNK_BYTES_CPU", 10 * vocabulary * 4)
-    with Largest() as largest:
-        evaluate(fused_linear_cut, inputs)
-    assert largest.elements[vocabulary] == 3 * 10 * vocabulary
-    monkeypatch.setattr(module, "_CHUNK_BYTES_CPU", 1)  # a vocabulary larger than the budget: a row at a time
-    assert evaluate(fused_linear_cut, inputs)[0].logp.shape == (200,)
-
-
-def test_chunks_on_a_gpu_follow_its_free_memory():
-    """Powers of two, a quarter of the free memory at the most, so that a few busy megabytes change nothing."""
-    row = 3 * 128256 * 2
-    assert module._rows_that_fit(80 * 2**30, row) == 2048
-    assert module._rows_that_fit(4 * 2**30, row) == 1024
-    assert module._rows_that_fit(4 * 2**30 - 50 * 2**20, row) == 1024
-    assert module._rows_that_fit(2**30, row) == 256
-    assert module._rows_that_fit(0, row) == 1
+# ---- chunks ----
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 5, 7, 100])
