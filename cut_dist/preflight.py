@@ -33,7 +33,7 @@ def require_port() -> None:
     Later it costs more than a traceback: the other ranks of this run would join the group of the run that has the port.
     """
     agent_has_it = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun listens there itself
-    if os.environ.get("RANK") != "0" or agent_has_it:
+    if os.environ.get("RANK") != "0" or "MASTER_PORT" not in os.environ or agent_has_it:
         return
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as torch does: a closed connection may linger

@@ -51,21 +51,22 @@ def test_the_last_layers_are_asked_first():
 
 
 @pytest.mark.parametrize(
-    ("dtype", "stage", "ranks", "offload", "bytes_per_parameter"),
+    ("dtype", "stage", "ranks", "offload", "device", "bytes_per_parameter"),
     [
-        (torch.float32, 0, 4, False, 4 + 4 + 8),
-        (torch.bfloat16, 1, 4, False, 2 + 4 + 12 / 4),
-        (torch.bfloat16, 2, 4, False, 2 + 4 / 4 + 12 / 4),
-        (torch.bfloat16, 3, 4, False, (2 + 4 + 12) / 4),
-        (torch.bfloat16, 3, 4, True, 2 / 4),
+        (torch.float32, 0, 4, False, "cuda", 4 + 4 + 8),
+        (torch.bfloat16, 1, 4, False, "cuda", 2 + 4 + 12 / 4),
+        (torch.bfloat16, 2, 4, False, "cuda", 2 + 4 / 4 + 12 / 4),
+        (torch.bfloat16, 3, 4, False, "cuda", (2 + 4 + 12) / 4),
+        (torch.bfloat16, 3, 4, True, "cuda", 2 / 4),
+        (torch.bfloat16, 3, 4, True, "cpu", (2 + 4 + 12) / 4),  # the host's memory is the device's
     ],
 )
-def test_the_state_of_a_rank(dtype, stage, ranks, offload, bytes_per_parameter):
+def test_the_state_of_a_rank(dtype, stage, ranks, offload, device, bytes_per_parameter):
     model = cut_model(dtype)
     parameters = sum(p.numel() for p in model.parameters())
     engine = SimpleNamespace(
         module=model, zero_optimization_stage=lambda: stage, zero_use_cpu_optimizer=lambda: offload,
-        zero_max_live_parameters=lambda: 1000,
+        zero_max_live_parameters=lambda: 1000, device=torch.device(device),
     )  # fmt: skip
     assert activations.state_bytes(engine, ranks) == parameters * bytes_per_parameter
     gathered = 1000 * dtype.itemsize if stage == 3 else 0

@@ -13,7 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from cut_dist.benchmark import head_suite, peers, rows, summary, timing
+from cut_dist.benchmark import head_suite, kernel_suite, peers, rows, summary, timing
 from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.benchmark.job import benchmark
 from cut_dist.benchmark.memory import peak_bytes
@@ -31,6 +31,20 @@ SMALL = {
 
 def configuration(*overrides: str) -> BenchmarkJobConfig:
     return compose_config("benchmark", overrides, BenchmarkJobConfig)
+
+
+def test_a_case_that_fails_leaves_what_others_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_case():
+        raise RuntimeError("no such kernel")
+
+    good = list(kernel_suite.cases(configuration("kernel.rows=4", "kernel.vocab=[20]"), CPU, torch.float32))
+    monkeypatch.setattr(kernel_suite, "cases", lambda *_: [("bad", no_case), *good, ("bad", no_case)])
+    target = tmp_path / "bench"
+    cfg = configuration("suite=kernel", "device=cpu", "repetitions=1", f"output={target}")
+    assert benchmark(cfg, Console(quiet=True)) == 1
+    report = json.loads(target.with_suffix(".json").read_text())
+    assert len(report["cases"]) == 1
+    assert [case["status"] for case in report["not_made"]] == ["RuntimeError: no such kernel"] * 2
 
 
 @pytest.mark.parametrize("suite", SMALL)

@@ -46,10 +46,13 @@ def builder(monkeypatch, tmp_path):
     return builder
 
 
-def test_a_lock_left_by_a_killed_compilation_is_removed(builder):
-    (builder.folder / "op" / "lock").touch()
-    compiled_ops.load_op("OpBuilder")
-    assert builder.found_lock is False
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_lock_left_by_a_killed_compilation_is_removed(builder, number):
+    """Whichever operation of a run it is."""
+    for _ in range(number):
+        (builder.folder / "op" / "lock").touch()
+        compiled_ops.load_op("OpBuilder")
+        assert builder.found_lock is False
 
 
 def test_a_killed_process_holds_nobody_up_and_a_living_one_does(builder):

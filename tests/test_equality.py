@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import cache
 from itertools import product
-from pathlib import Path
 
 import pytest
+import rank_equality as worker
 import torch
 
 from cut_dist.data.packing import CONTRASTS, example_weights, pack_examples
 from cut_dist.model.head import CutModel
 from cut_dist.model.load import load_causal_lm
-
-spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
-worker = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(worker)
 
 CHECKPOINTING = ("none", "selective", "full")
 # stage:contrast:micro_batch_tokens:reduction:context_split:checkpointing; 2000 tokens are one micro-batch, fewer are

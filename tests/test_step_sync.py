@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from functools import partial
-from pathlib import Path
 
 import pytest
+import rank_equality as worker
 import torch
 
 from cut_dist.data.packing import PackedBatch
@@ -16,10 +15,6 @@ from cut_dist.model.attention import choose_backend
 from cut_dist.model.load import load_causal_lm
 from cut_dist.throughput import model_shape
 from cut_dist.train import accumulate, pack_batch
-
-spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
-worker = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(worker)
 
 
 class PlainEngine:

@@ -48,14 +48,14 @@ def benchmark(cfg: BenchmarkJobConfig, console: Console | None = None) -> int:
         try:
             cases.append(run_case(make, cfg, device, share))
             report.show(cases[-1], console)
-        except torch.OutOfMemoryError:
-            not_made.append({"suite": suite, "sizes": sizes, "status": "out of memory"})
-            log.error("suite=%s, %s: no memory for its inputs and expected values", suite, sizes)
-    if cfg.output is not None:
-        target = Path(f"docs/results/benchmark_{cfg.suite}_{device.type}" if cfg.output == "auto" else cfg.output)
-        measured = {"machine": machine, "settings": settings(cfg, dtype), "cases": cases, "not_made": not_made}
-        report.write(measured, target)
-        log.info("%s.json written, and its figure", target)
+        except Exception as error:  # the cases after it may still be worth their time
+            not_made.append({"suite": suite, "sizes": sizes, "status": f"{type(error).__name__}: {error}"[:200]})
+            log.exception("suite=%s, %s: not measured", suite, sizes)
+        if cfg.output is not None:  # after every case: what is measured outlives whatever stops the rest
+            target = Path(f"docs/results/benchmark_{cfg.suite}_{device.type}" if cfg.output == "auto" else cfg.output)
+            measured = {"machine": machine, "settings": settings(cfg, dtype), "cases": cases, "not_made": not_made}
+            report.write(measured, target)
+            log.info("%s.json written, and its figure", target)
     return int(bool(not_made) or not all(map(ours_hold, cases)))
 
 

@@ -122,6 +122,8 @@ def step_case(cfg: BenchmarkJobConfig, device: torch.device, dtype: torch.dtype)
         raise ConfigError(f"step.examples={cfg.step.examples}: there are only {len(examples)} triplets; lower it.")
     scene = Scene(cfg, build_model(cfg, model_config, device, dtype), examples, device)
     shape = model_shape(scene.model.causal_lm.config)
+    if shape is None:
+        raise ConfigError(f"suite=step can't count the FLOPs of {type(scene.model.causal_lm).__name__}; take a Llama.")
     parameters = sum(p.numel() for p in scene.model.parameters())
     name = Path(model_config.name_or_path).name if model_config.name_or_path else "Llama with random weights"
     return Case(
@@ -168,7 +170,7 @@ def expected(scene: Scene) -> dict[str, list[Tensor]]:
     return {contrast: released(wide, contrast).loss_and_gradients() for contrast in CONTRASTS}
 
 
-def contenders(scene: Scene, shape: ModelShape | None) -> list[Contender]:
+def contenders(scene: Scene, shape: ModelShape) -> list[Contender]:
     schemes = {
         "released, instruction": released(scene, "instruction"),
         f"{OURS}, instruction": ours(scene, "instruction"),

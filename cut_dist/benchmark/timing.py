@@ -46,7 +46,7 @@ class Contender:
     name: str
     run: Callable[[int], Any] = nothing
     computes: str = WHOLE
-    work: Callable[[int], float] = float
+    work: Callable[[int], float] = lambda repetition: 0.0
     outputs: Callable[[], Outputs] | None = None
     prepare: Callable[[int], None] = nothing
     missing: str = ""

@@ -17,7 +17,7 @@ from torch import nn
 
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
-from cut_dist.data.packing import pack_examples
+from cut_dist.data.packing import CONTRASTS, pack_examples
 from cut_dist.engine.launch import Ranks, local_size
 from cut_dist.model.layers import decoder_layers
 from cut_dist.throughput import GIB
@@ -38,7 +38,8 @@ def keep_what_fits(engine, cfg: Config, ranks: Ranks) -> None:
     """
     layers = decoder_layers(engine.module.causal_lm)
     # an example that is longer than the budget gets a micro-batch of its own
-    tokens = max(cfg.train.micro_batch_tokens, 2 * cfg.data.max_length)
+    num_contexts = 2 if cfg.model.context_split == "auto" else len(CONTRASTS[cfg.objective.contrast])
+    tokens = max(cfg.train.micro_batch_tokens, num_contexts * cfg.data.max_length)
     saved, given = (np.array(n) * tokens for n in bytes_per_token(engine, layers, ranks))
     room = torch.tensor(room_bytes(engine, ranks), dtype=torch.int64, device=ranks.device)
     dist.all_reduce(room, dist.ReduceOp.MIN)
@@ -121,10 +122,11 @@ def room_bytes(engine, ranks: Ranks) -> int:
 def state_bytes(engine, world_size: int) -> int:
     """Weights, fp32 sums of gradients, and optimizer states that a rank holds on its device."""
     total = 0
+    elsewhere = engine.zero_use_cpu_optimizer() and engine.device.type != "cpu"
     for p in engine.module.parameters():
         optimizer = 8 if p.element_size() == 4 else 12  # two moments, and fp32 weights where the model's are not
         parts = [(3, p.element_size()), (2, 4), (1, optimizer)]  # spread over the ranks from this stage on, bytes
-        parts = parts[:1] if engine.zero_use_cpu_optimizer() else parts
+        parts = parts[:1] if elsewhere else parts
         shares = (size / (world_size if engine.zero_optimization_stage() >= stage else 1) for stage, size in parts)
         total += _numel(p) * sum(shares)
     return int(total)

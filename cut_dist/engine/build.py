@@ -49,6 +49,11 @@ def engine_stage(ds_config: Mapping) -> int:
     return ds_config.get("zero_optimization", {}).get("stage", 0)
 
 
+def offload_device(ds_config: Mapping, what: str) -> str:
+    """Where a DeepSpeed config puts "optimizer" or "param": "cpu", "nvme", or "none" for the ranks' own devices."""
+    return (ds_config.get("zero_optimization", {}).get(f"offload_{what}") or {}).get("device", "none")
+
+
 def build_engine(cfg: Config, ranks: Ranks):
     """Load the model and wrap it. Under ZeRO-3 the weights are partitioned while they are loaded.
 
@@ -71,8 +76,9 @@ def build_engine(cfg: Config, ranks: Ranks):
         gamma=cfg.objective.gamma,
         attention=choose_backend(cfg.model.attention, ranks.device, dtype),
     )
-    offload = ds_config.get("zero_optimization", {}).get("offload_optimizer") or {}
-    optimizer = make_optimizer(model, cfg.train, on_host=offload.get("device") in ("cpu", "nvme"))
+    optimizer = make_optimizer(model, cfg.train, on_host=offload_device(ds_config, "optimizer") in ("cpu", "nvme"))
+    if "nvme" in (offload_device(ds_config, "optimizer"), offload_device(ds_config, "param")):
+        load_op("AsyncIOBuilder")
     for layer in decoder_layers(causal_lm):
         # ZeRO-3 gathers the whole layer for its forward, both parts of a split row, and once more for its backward
         set_z3_leaf_module(layer, True)

@@ -39,15 +39,16 @@ def load_op(builder_name: str) -> None:
     builder = get_accelerator().create_op_builder(builder_name)
     if builder is None or installed_ops.get(builder.name) or not builder.is_compatible():
         return
-    shared = os.environ.get(_VARIABLE)
-    folder = Path(shared) if shared else _own_folder()
+    own = _own_folder()
+    folder = Path(os.environ.get(_VARIABLE) or own)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(folder)
     if not (folder / builder.name / f"{builder.name}.so").exists():
         log.info("compiling DeepSpeed's %s in %s: once, about a minute", builder.name, folder)
     with FileLock(folder / "cut_dist.lock"):
-        if not shared:
-            (folder / builder.name / "lock").unlink(missing_ok=True)
+        if folder == own:
+            for left_behind in folder.glob("*/lock"):
+                left_behind.unlink()
         builder.load(verbose=False)
 
 

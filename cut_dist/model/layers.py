@@ -93,6 +93,13 @@ def decoder_layers(causal_lm: PreTrainedModel) -> list[nn.Module]:
 
 
 def replace_forwards(causal_lm: PreTrainedModel, *, split: bool, checkpointed: bool) -> None:
-    """Put a `LayerForward` in the place of every decoder layer's `forward`."""
-    for layer in decoder_layers(causal_lm):
+    """Put a `LayerForward` in the place of every decoder layer's `forward`.
+
+    Raises:
+        ValueError: for a model whose layers transformers doesn't mark as such.
+    """
+    layers = decoder_layers(causal_lm)
+    if not layers:
+        raise ValueError(f"no decoder layers found in {type(causal_lm).__name__}: not supported")
+    for layer in layers:
         layer.forward = LayerForward(layer, split=split, checkpointed=checkpointed)
