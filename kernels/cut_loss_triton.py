@@ -82,7 +82,11 @@ def _with_adjacent_columns(x: Tensor | None) -> Tensor | None:
     return x if x is None or x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 
-@triton.jit(do_not_specialize=["log_lam", "alpha", "gamma"])
+# A run compiles each case once, whatever λ, α and γ are and from wherever in memory a chunk's labels start.
+@triton.jit(
+    do_not_specialize=["log_lam", "alpha", "gamma"],
+    do_not_specialize_on_alignment=["labels", "is_negative", "token_weight"],
+)
 def _cut_row(
     logits, authentic, fake, labels, is_negative, token_weight, grad, grad_authentic,
     loss_instruction, loss_authentic, is_inappropriate, logp_instruction, logp_authentic, logp_fake,
@@ -137,6 +141,8 @@ def _cut_row(
 @triton.jit
 def _others(z, y, readable, EVICTION: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr):
     """m, S and d of a row z. Each lane sums what it loads against its own maximum; lanes meet once, at the end."""
+    # Loaded before the lanes meet: after that a faster warp may have written a gradient here already.
+    z_y = tl.load(z + y, mask=readable > 0, other=0.0).to(tl.float32)
     tile = tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
     tops = tl.full([LANES], _LOWEST, tl.float32)
     sums = tl.zeros([LANES], tl.float32)
@@ -149,8 +155,7 @@ def _others(z, y, readable, EVICTION: tl.constexpr, LANES: tl.constexpr, VEC: tl
         tops = higher
     m = tl.max(tops, 0)
     s = tl.sum(sums * tl.exp(tops - m), 0)
-    lead = tl.where(m == _LOWEST, -_INF, m) - tl.load(z + y, mask=readable > 0, other=0.0).to(tl.float32)
-    return m, s, lead + tl.log(s)
+    return m, s, (m - z_y) + tl.log(s)  # log S = −∞ where there are no other tokens
 
 
 @triton.jit

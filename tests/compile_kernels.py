@@ -49,11 +49,18 @@ def kernels() -> list:
     return list(cut_loss_triton._cut_row.device_caches[0][0].values())
 
 
-def launch(dtype: torch.dtype, vocabulary: int, contexts: int, gradients: bool, objective: Objective = OBJECTIVE):
-    """The kernel for 3 contexts, 2 (contrast with the instruction) or 1 (Align-P rows only)."""
+def launch(
+    dtype: torch.dtype,
+    vocabulary: int,
+    contexts: int,
+    gradients: bool,
+    objective: Objective = OBJECTIVE,
+    first: int = 0,
+):
+    """The kernel for 3 contexts, 2 (contrast with the instruction) or 1 (Align-P rows only); row `first` of labels."""
     logits = [torch.zeros(1, vocabulary, dtype=dtype) for _ in range(contexts)] + [None] * (3 - contexts)
-    is_negative = torch.ones(1, dtype=torch.bool) if contexts > 1 else None
-    rows = Rows(*logits, torch.zeros(1, dtype=torch.int64), is_negative, torch.ones(1))
+    is_negative = torch.ones(4, dtype=torch.bool)[first:] if contexts > 1 else None
+    rows = Rows(*logits, torch.zeros(4, dtype=torch.int64)[first:], is_negative, torch.ones(4)[first:])
     cut_loss_triton.cut_rows(rows, objective, *(logits[:2] if gradients else ()))
     return kernels()[-1]
 
@@ -96,8 +103,8 @@ def main() -> None:
         )
     compiled = len(kernels())
     for objective in (Objective(1, 0, 2), Objective(1.0, 1.0, 0.0), Objective(0.3, 16.0, 1e-3)):
-        launch(torch.bfloat16, 4096, 3, True, objective)
-    json.dump({"kernels": found, "compiled": compiled, "compiled_after_other_objectives": len(kernels())}, sys.stdout)
+        launch(torch.bfloat16, 4096, 3, True, objective, first=1)
+    json.dump({"kernels": found, "compiled": compiled, "compiled_in_the_end": len(kernels())}, sys.stdout)
 
 
 if __name__ == "__main__":
