@@ -79,28 +79,34 @@ def cut_token_loss(
         gamma: γ ≥ 0, exponent of the dynamic weight.
         is_negative: (R,) bool, False on rows of Align-P examples, whose authentic and fake logits are not
             used and may hold anything. None: all rows are Align-N.
-        token_weight: (R,) factor of each row's loss and gradient, such as 1/(tokens·examples). None: 1.
+        token_weight: (R,) factor of each row's loss and gradient, such as 1/(tokens·examples). None: 1. With float16
+            logits it should hold the loss scale too: gradients are rounded to float16 before the upstream factor.
         backend: "triton" (CUDA; elsewhere for tests, under TRITON_INTERPRET=1), "torch" or "auto": triton where it can.
         inplace: overwrite `logits` and `logits_authentic` with their gradients instead of allocating those.
-            For callers who own the logits and need them no more; such a loss allows a single backward.
+            For callers who own the logits and need them no more; such a loss allows a single backward. Without effect
+            in a graph of torch.compile, which plans its memory itself.
 
     Returns:
         A `CutTokenLoss`; its `loss` is differentiable in `logits` and `logits_authentic`.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
-            Labels out of range are found on the CPU only: elsewhere the check would wait for the device.
+            Labels out of range are found on the CPU only: elsewhere the check would wait for the device. The Triton
+            kernel makes their rows NaN.
     """
     rows = Rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
     objective = Objective(lam, alpha, gamma)
     check_rows(rows)
     check_objective(objective)
     cut_rows = select_backend(backend, logits)
+    inplace = inplace and not torch.compiler.is_compiling()
     if inplace:
         _check_no_sharing(logits, logits_authentic, logits_fake)
     grad, grad_authentic = (_gradient_buffer(x, inplace) for x in (logits, logits_authentic))
     with torch.no_grad():
         result = cut_rows(rows, objective, grad, grad_authentic)
+        if inplace:  # a Triton kernel's writes go past autograd, which must refuse a backward that needs these logits
+            torch.autograd.graph.increment_version([x for x in (grad, grad_authentic) if x is not None])
         loss = weighted_sum(result, token_weight)
     pairs = [(logits, grad), (logits_authentic, grad_authentic)]
     return CutTokenLoss(attach_gradients(loss, pairs, inplace=inplace), *result)
@@ -141,7 +147,7 @@ def cut_token_loss_reference(
 def _log_probabilities(logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     """log p and log(1 − p) of the labels, each (R,); 0 on rows not kept."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32)).where(keep.unsqueeze(1), 0)
-    column = labels.clamp(min=0).unsqueeze(1)
+    column = labels.where(keep, 0).unsqueeze(1)
     log_all, log_others = z.logsumexp(1), z.scatter(1, column, -math.inf).logsumexp(1)
     logp, log_rest = z.gather(1, column).squeeze(1) - log_all, log_others - log_all
     return logp.where(keep, 0), log_rest.where(keep, 0)

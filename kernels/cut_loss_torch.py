@@ -61,7 +61,7 @@ def _cut_block(rows: Rows, objective: Objective, grad: Tensor | None, grad_authe
     logits, logits_authentic, logits_fake, labels, is_negative, token_weight = rows
     valid = labels != IGNORE_INDEX
     negative = valid if is_negative is None else valid & is_negative
-    column = labels.clamp(min=0).unsqueeze(1)
+    column = labels.where(valid, 0).unsqueeze(1)  # a label out of range stops `gather`
     instruction = _Others(logits, column, valid, grad)
     logp = instruction.logp(valid)
     zero = torch.zeros_like(logp)

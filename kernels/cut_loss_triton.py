@@ -142,7 +142,9 @@ def _cut_row(
 def _others(z, y, readable, EVICTION: tl.constexpr, LANES: tl.constexpr, VEC: tl.constexpr):
     """m, S and d of a row z. Each lane sums what it loads against its own maximum; lanes meet once, at the end."""
     # Loaded before the lanes meet: after that a faster warp may have written a gradient here already.
-    z_y = tl.load(z + y, mask=readable > 0, other=0.0).to(tl.float32)
+    # A label out of range makes its row NaN; looking for one on the host would wait for the device.
+    z_y = tl.load(z + y, mask=(y >= 0) & (y < readable), other=float("nan")).to(tl.float32)
+    z_y = tl.where(readable > 0, z_y, 0.0)
     tile = tl.arange(0, LANES)[:, None] * VEC + tl.arange(0, VEC)[None, :]
     tops = tl.full([LANES], _LOWEST, tl.float32)
     sums = tl.zeros([LANES], tl.float32)

@@ -13,7 +13,9 @@ from cut_cases import (
     OBJECTIVE,
     assert_same,
     check_properties,
+    each_backend,
     evaluate,
+    on_device,
     one_row,
     random_rows,
 )
@@ -256,6 +258,15 @@ def test_logits_are_left_alone_unless_in_place():
     assert torch.equal(data["logits"], grad)  # and no gradient was due for the others
     assert torch.equal(data["logits_authentic"], before["logits_authentic"])
     assert torch.equal(data["logits_fake"], before["logits_fake"])
+
+
+@each_backend
+def test_logits_that_another_backward_needs_are_not_overwritten_in_silence(backend):
+    data = on_device(backend, random_rows(4, 20, dtype=torch.float32))
+    logits = data["logits"].clone().requires_grad_().exp()  # whose backward needs its result
+    out = cut_token_loss(**{**data, "logits": logits}, **OBJECTIVE, inplace=True, backend=backend)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.loss.backward()
 
 
 @pytest.mark.parametrize("due", [(True, False), (False, True), (False, False)])

@@ -213,3 +213,13 @@ def test_the_host_never_waits():
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert leaf.grad.isfinite().all() and leaf.grad.any()
+
+
+@pytest.mark.parametrize("label", [-1, 20, 2**31 - 1])
+def test_a_label_out_of_range_makes_its_row_nan_and_reads_nothing(label):
+    """On a GPU `cut_token_loss` can't look at labels: only the kernel stands between them and other rows' memory."""
+    data = on_device("triton", random_rows(4, 20, dtype=torch.float32))
+    data["labels"] = torch.tensor([3, label, 5, -100], device=data["labels"].device)
+    cut_rows = select_backend("triton", data["logits"])
+    result = cut_rows(Rows(*data.values()), Objective(*OBJECTIVE.values()))
+    assert result.loss_instruction.isnan().tolist() == [False, True, False, False]
