@@ -73,11 +73,25 @@ def tool(name: str, kernel, *options: str) -> str:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
 
+def reads_labels_logits_first(ptx: str) -> bool:
+    """Whether all warps meet between the last read of a single number and the first write of a gradient.
+
+    In place the label's logit lies where a gradient goes. Tiles are told by their eviction hints.
+    """
+    first_write = re.search(r"st\.global\.\S*evict_first", ptx)
+    if first_write is None:
+        return True
+    before = ptx[: first_write.start()]
+    single = [read.end() for read in re.finditer(r"ld\.global\.\S+", before) if "evict" not in read.group()]
+    return "bar.sync" in before[single[-1] :]
+
+
 def describe(kernel, *, disassemble: bool) -> dict:
     """Registers, bytes spilled, and how wide tiles are read and written: those accesses have an eviction hint."""
     usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", tool("cuobjdump", kernel, "-res-usage")))
     found = {"registers": int(usage["REG"]), "spilled": int(usage["STACK"]) + int(usage["LOCAL"])}
     found["ptx"] = sorted(set(re.findall(r"(?:ld|st)\.global\.\S*evict_\S*?\.((?:v\d\.)?b\d+)\b", kernel.asm["ptx"])))
+    found["in_order"] = reads_labels_logits_first(kernel.asm["ptx"])
     found["rounding"] = sorted(set(re.findall(r"cvt\.(r\w+)\.(?:satfinite\.)?(?:bf16|f16)", kernel.asm["ptx"])))
     if disassemble:
         code = tool("nvdisasm", kernel)

@@ -48,6 +48,12 @@ def test_aligned_rows_are_read_and_written_16_bytes_at_a_time(compiled, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_no_warp_writes_a_gradient_while_another_may_read_the_label_s_logit(compiled, target):
+    """The interpreter, in which nothing runs side by side, can't show it."""
+    assert all(kernel["in_order"] for kernel in compiled[target]["kernels"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_another_objective_or_chunk_compiles_nothing(compiled, target):
     assert compiled[target]["compiled"] == compiled[target]["compiled_in_the_end"]
 
