@@ -27,8 +27,9 @@ SIZES = {
 }  # fmt: skip
 
 
-# Bytes for activations on each rank, for checkpointing=selective: room for both layers on rank 0, for one on rank 1.
-ROOM = (1 << 40, 30_000_000)
+# Bytes for activations on each rank, for checkpointing=selective with micro-batches of 200 tokens: room for both layers
+# on rank 0, for one on rank 1.
+ROOM = (1 << 40, 1_460_000)
 
 
 def make_config(
@@ -41,7 +42,7 @@ def make_config(
     model = {"random_init": SIZES, "tokenizer": "bytes", "context_split": split, "checkpointing": checkpointing}
     return to_config({
         "model": model,
-        "data": {"path": "unused", "heldout_size": 1},
+        "data": {"path": "unused", "heldout_size": 1, "max_length": 64, "max_judgment_tokens": 32},
         "objective": {"lam": 1.05, "alpha": 0.7, "gamma": 0.5, "contrast": contrast, "reduction": reduction},
         "train": {"micro_batch_tokens": micro_batch_tokens, "precision": "fp32", "lr": 1e-3},
         "deepspeed": {"zero_optimization": zero},
