@@ -209,7 +209,7 @@ def test_the_objective_around_any_log_probabilities():
 
 
 def test_trl_gives_the_objective():
-    pytest.importorskip("trl")
+    pytest.importorskip("trl", reason="TRL is an optional peer: pip install 'cut-dist[bench]'")
     data = rows.hidden_rows(16, 300, 32, torch.float32, CPU, ObjectiveConfig(), seed=0)
     assert timing.largest_error(peers.trl_chunked(data)(0), rows.expected(data)) < 1e-5
 

@@ -28,7 +28,6 @@ from cut_dist.kernels.backends import select_backend
 from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
 from cut_dist.kernels.fused_linear_cut import fused_linear_cut
 
-pytest.importorskip("triton")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, under the interpreter, of infinities
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
 TARGETS = (80, 90, 100)
 
 
