@@ -11,13 +11,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from cut_dist.config import AnyConfig, Config, ConfigError
-from cut_dist.config_compose import compose_config, conf_dir, config_groups
+from cut_dist.config_compose import compose_config, conf_dir, config_groups, read_config
 from cut_dist.preflight import port_taken
 from cut_dist.wording import nearest
 
@@ -35,6 +36,7 @@ _USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY
 options:
   --cfg job           print the composed, validated configuration and do nothing else
   --config-dir DIR    take groups and experiments of your own from DIR too (DIR/experiment/mine.yaml)
+  --config-file FILE  take a composed configuration, a run's config.yaml; only KEY=VALUE goes on top
   --help              this text
 
 Every key is explained in {train_yaml}."""
@@ -95,6 +97,7 @@ def _configuration(config_name: str, schema: type[AnyConfig], argv: Sequence[str
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--cfg", "-c", choices=["job"])
     parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--config-file")
     parser.add_argument("--multirun", "-m", action="store_true")
     options, overrides = parser.parse_known_args(argv)
     if options.help:
@@ -107,9 +110,14 @@ def _configuration(config_name: str, schema: type[AnyConfig], argv: Sequence[str
         )
     flags = [text for text in overrides if text.startswith("-")]
     if flags:
-        match = nearest(flags[0].lstrip("-"), ["help", "cfg", "config-dir"])
+        match = nearest(flags[0].lstrip("-"), ["help", "cfg", "config-dir", "config-file"])
         raise ConfigError(f"There is no option {flags[0]}{f'; did you mean --{match}?' if match else '.'}")
-    cfg = compose_config(config_name, overrides, schema, options.config_dir)
+    if options.config_file and options.config_dir:
+        raise ConfigError("--config-file is a whole configuration; it takes nothing from --config-dir.")
+    if options.config_file:
+        cfg = read_config(Path(options.config_file), overrides, schema)
+    else:
+        cfg = compose_config(config_name, overrides, schema, options.config_dir)
     if options.cfg:
         if is_main:
             print(OmegaConf.to_yaml(dataclasses.asdict(cfg)), end="")

@@ -77,6 +77,35 @@ def compose_config(
     return cfg
 
 
+def read_config(path: Path, overrides: Sequence[str] = (), schema: type[AnyConfig] = Config) -> AnyConfig:
+    """Validate a composed configuration kept as a file, the config.yaml of a run's folder, with values on top.
+
+    Args:
+        path: YAML of the whole tree, as `run_folder.write_config` writes it.
+        overrides: `objective.lam=1.2` and the like; groups are chosen no more.
+        schema: as for `compose_config`.
+
+    Raises:
+        ConfigError: the file is missing or no configuration, or an override chooses a member of a group.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--config-file={path}: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config-file={path}: is no configuration; give the config.yaml of a run's folder.")
+    tree = OmegaConf.create(content)
+    for override in map(_parse, overrides):
+        if override.is_delete() or "." not in override.key_or_group and override.key_or_group != "seed":
+            raise ConfigError(
+                f"{override.input_line!r}: a composed configuration takes KEY=VALUE only, no groups; leave out "
+                "--config-file to choose members and experiments."
+            )
+        _check_override(override, {}, schema)
+        OmegaConf.update(tree, override.key_or_group, override.value(), force_add=True)
+    return to_config(tree, schema)
+
+
 def config_groups(search: Sequence[str] = ()) -> dict[str, list[str]]:
     """Group name to its members, of conf/ and of the folders in `search`. Needs an initialised Hydra."""
     loader = GlobalHydra.instance().config_loader()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -42,6 +43,35 @@ def test_the_job_gets_the_configuration_and_gives_the_exit_status():
     assert isinstance(seen[0], Config)
     assert (seen[0].objective.lam, seen[0].run.experiment) == (1.2, "smoke")
     assert run(job=lambda cfg: None) == 0
+
+
+def test_a_composed_configuration_is_taken_whole_with_values_on_top(tmp_path):
+    cfg = compose_config("train", ["+experiment=smoke", "deepspeed=zero2", "objective.lam=1.2"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg)))
+    seen = []
+    assert run("--config-file=config.yaml", job=lambda cfg: seen.append(cfg) or 0) == 0
+    assert seen == [cfg]
+    assert run("--config-file=config.yaml", "objective.lam=2", "run.name=b", job=lambda cfg: seen.append(cfg) or 0) == 0
+    cfg.objective.lam, cfg.run.name = 2.0, "b"
+    assert seen[1] == cfg
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--config-file=none.yaml"], "--config-file=none.yaml: [Errno 2] No such file"),
+        (["--config-file=text.yaml"], "text.yaml: is no configuration; give the config.yaml"),
+        (["--config-file=part.yaml"], "'model' is missing"),
+        (["--config-file=part.yaml", "+experiment=smoke"], "a composed configuration takes KEY=VALUE"),
+        (["--config-file=part.yaml", "objective.lamda=1"], "did you mean 'objective.lam'?"),
+        (["--config-file=part.yaml", "--config-dir=."], "it takes nothing from --config-dir"),
+    ],
+)
+def test_a_composed_configuration_that_is_none_is_said(argv, said, tmp_path, capsys):
+    (tmp_path / "text.yaml").write_text("only text")
+    (tmp_path / "part.yaml").write_text("seed: 1")
+    assert run(*argv, job=never) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["--local_rank=3"], ["--local-rank=3"], ["--local_rank", "3"], []])
