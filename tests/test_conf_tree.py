@@ -13,6 +13,7 @@ import yaml
 from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.config import Config, ConfigError, PreviewJobConfig, run_dir
 from cut_dist.config_compose import compose_config, conf_dir
+from cut_dist.online.config import OnlineConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -20,7 +21,10 @@ ROOT_YAMLS = sorted(CONF.glob("*.yaml"))
 MEMBERS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
 GROUP_MEMBERS = [(str(path.parent), path.name) for path in MEMBERS if path.parent.name != "experiment"]
 EXPERIMENTS = [path.name for path in MEMBERS if path.parent.name == "experiment"]
-SCHEMAS = {"train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig}
+SCHEMAS = {
+    "train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig, "online": OnlineConfig,
+}  # fmt: skip
+ONLINE_GROUPS = {"instructions", "generator", "judge"}
 
 # What a member leaves to the command line.
 PATH_NEEDED = {"data.path": "data.path=mine.jsonl"}
@@ -35,10 +39,22 @@ REQUIRED = {
     ("experiment", "llama2_13b_1node"): PATH_NEEDED,
     ("experiment", "llama2_13b_4nodes"): PATH_NEEDED,
 }
+# What a member of the online groups asks for: its default is null, which only that member refuses.
+GIVEN = {
+    ("instructions", "file"): ["instructions.path=mine.jsonl"],
+    ("generator", "endpoint"): ["generator.endpoint.base_url=http://x", "generator.endpoint.model=m"],
+    ("judge", "endpoint"): ["judge.endpoint.base_url=http://x", "judge.endpoint.model=m"],
+    ("judge", "local"): ["judge.model=some/model"],
+}
 
 
 def required(group: str, member: str) -> list[str]:
-    return list(REQUIRED.get((group, member), {}).values())
+    return [*REQUIRED.get((group, member), {}).values(), *GIVEN.get((group, member), [])]
+
+
+def entry_of(group: str) -> str:
+    """Which root yaml chooses among the members of a group."""
+    return "online" if group in ONLINE_GROUPS else "train"
 
 
 def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
@@ -47,8 +63,9 @@ def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
 
 def test_the_tree_is_where_the_code_looks_for_it_and_holds_nothing_else():
     assert conf_dir() == CONF
-    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "preview", "train"]
-    assert {group for group, _ in GROUP_MEMBERS} == {"model", "data", "objective", "deepspeed", "tracker"}
+    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "online", "preview", "train"]
+    groups = {"model", "data", "objective", "deepspeed", "tracker", *ONLINE_GROUPS}
+    assert {group for group, _ in GROUP_MEMBERS} == groups
     walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS)
     assert walked == len([path for path in CONF.rglob("*") if path.is_file()])
 
@@ -61,7 +78,8 @@ def test_each_entry_point_composes_without_any_override(entry: str):
 
 @pytest.mark.parametrize(("group", "member"), GROUP_MEMBERS)
 def test_each_group_member_composes(group: str, member: str):
-    cfg = compose_config("train", [f"{group}={member}", *required(group, member)])
+    entry = entry_of(group)
+    cfg = compose_config(entry, [f"{group}={member}", *required(group, member)], SCHEMAS[entry])
     assert run_dir(cfg).parts[:2] == ("runs", "train")
 
 
@@ -79,6 +97,14 @@ def test_what_a_member_leaves_open_is_asked_for_by_name(group: str, member: str)
     for key in REQUIRED[group, member]:
         with pytest.raises(ConfigError, match=re.escape(f"No value yet for {key}: add {key}=...")):
             compose_config("train", [f"{plus}{group}={member}"])
+
+
+@pytest.mark.parametrize(("group", "member"), GIVEN)
+def test_what_a_member_of_the_online_groups_needs_is_asked_for_by_name(group: str, member: str):
+    for given in GIVEN[group, member]:
+        others = [text for text in GIVEN[group, member] if text != given]
+        with pytest.raises(ConfigError, match=re.escape(f"{given.partition('=')[0]}=null: ")):
+            compose_config("online", [f"{group}={member}", *others], OnlineConfig)
 
 
 def test_the_experiments_that_the_project_promises_are_there():
