@@ -138,18 +138,23 @@ def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
         stored = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error}): choose another run.name") from error
-    old, new = _flat(stored), _flat(json.loads(_json(identity)))
-    changes = [
-        f"{key}: {_show(old, key)} → {_show(new, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if _show(old, key) != _show(new, key)
-    ]
+    changes = config_changes(stored, identity)
     if changes:
         raise RunFolderError(
             f"{folder} was started with another configuration:\n  "
             + "\n  ".join(changes)
             + "\nSet these back to continue it, choose another run.name, or start anew with run.resume=never"
         )
+
+
+def config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Each dotted key that differs between two trees, as "key: old → new"."""
+    before, after = _flat(old), _flat(json.loads(_json(new)))
+    return [
+        f"{key}: {_show(before, key)} → {_show(after, key)}"
+        for key in sorted(before.keys() | after.keys())
+        if _show(before, key) != _show(after, key)
+    ]
 
 
 def mark_finished(folder: Path, summary: dict[str, Any]) -> None:

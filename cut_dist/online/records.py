@@ -100,7 +100,7 @@ class RecordLog:
         self.path = path
         self.rows: dict[str, Record] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
@@ -119,7 +119,9 @@ class RecordLog:
         self.rows.update((row.id, row) for row in fresh)
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def __enter__(self) -> RecordLog:
         return self
