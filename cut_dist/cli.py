@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from cut_dist.config import AnyConfig, Config, ConfigError
 from cut_dist.config_compose import compose_config, conf_dir, config_groups, read_config
 from cut_dist.preflight import port_taken
-from cut_dist.wording import nearest
+from cut_dist.wording import UserError, nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1
@@ -146,13 +146,7 @@ def _let_rank_0_speak(rank: int) -> None:
 
 def _for_users(error: Exception) -> str | None:
     """What is wrong and the remedy, for errors whose traceback would only hide it; None for all others."""
-    from cut_dist.data.triplets import DataError
-    from cut_dist.engine import MainRankError
-    from cut_dist.manifest import CheckpointError
-    from cut_dist.model.resolve import ModelNotFound
-    from cut_dist.run_folder import RunFolderError
-
-    if isinstance(error, (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)):
+    if isinstance(error, UserError):
         return str(error)
     # Two starts at the same moment: neither sees the other before. By name, since torch may not be imported.
     if type(error).__name__ == "DistNetworkError" and "EADDRINUSE" in str(error):

@@ -24,6 +24,7 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config_check import NAME_RULE, is_name
+from cut_dist.wording import UserError
 
 STOP_FILE = "STOP"
 CONFIG_FILE = "config.yaml"
@@ -34,7 +35,7 @@ LOCK_FILE = ".lock"
 log = logging.getLogger(__name__)
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(UserError, RuntimeError):
     """A run's folder can't be used as asked; the message says why and what to do."""
 
 

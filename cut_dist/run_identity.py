@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
+_PACE_AND_PRICE = (
+    "api_key_variable", "concurrency", "timeout_s", "max_attempts", "requests_per_minute", "tokens_per_minute",
+    "input_price", "output_price", "budget",
+)  # fmt: skip
 # Keys that say where, how often or how fast, and change no result beyond rounding: a run may go on with
 # others.
 NEUTRAL = (
@@ -30,6 +34,13 @@ NEUTRAL = (
     "model.context_split",
     "model.checkpointing",
     "train.micro_batch_tokens",
+    "stage",
+    "evaluation",  # each evaluation keeps an identity of its own
+    "online.rounds",  # more may be added
+    "online.launcher",
+    "online.evaluate_first",
+    *(f"judge.{key}" for key in ("cache", "batch_size", "port", "max_set_aside")),
+    *(f"{section}.endpoint.{key}" for section in ("generator", "judge") for key in _PACE_AND_PRICE),
 )
 _NAME_LENGTH, _PART_LENGTH, _HASH_LENGTH = 64, 28, 6
 _TELLING = ("model", "model.name_or_path", "data", "data.path")
