@@ -39,7 +39,7 @@ NEUTRAL = (
     "online.rounds",  # more may be added
     "online.launcher",
     "online.evaluate_first",
-    *(f"judge.{key}" for key in ("cache", "batch_size", "port", "max_set_aside")),
+    *(f"judge.{key}" for key in ("cache", "port", "max_set_aside")),
     *(f"{section}.endpoint.{key}" for section in ("generator", "judge") for key in _PACE_AND_PRICE),
 )
 _NAME_LENGTH, _PART_LENGTH, _HASH_LENGTH = 64, 28, 6

@@ -51,7 +51,9 @@ def train(cfg: Config) -> int:
     """
     stop = StopSignal()
     tokenizer = load_tokenizer(cfg.model)
-    data = prepare(cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment)
+    data = prepare(
+        cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
+    )
     ranks = start_process()
     try:
         with ExitStack() as held:  # rank 0 holds the run's folder

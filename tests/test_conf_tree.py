@@ -38,6 +38,7 @@ REQUIRED = {
     ("deepspeed", "zero3_nvme"): NVME_NEEDED,
     ("experiment", "llama2_13b_1node"): PATH_NEEDED,
     ("experiment", "llama2_13b_4nodes"): PATH_NEEDED,
+    ("experiment", "judge_llama2_13b"): PATH_NEEDED,
 }
 # What a member of the online groups asks for: its default is null, which only that member refuses.
 GIVEN = {
@@ -110,7 +111,7 @@ def test_what_a_member_of_the_online_groups_needs_is_asked_for_by_name(group: st
 def test_the_experiments_that_the_project_promises_are_there():
     rounds = {f"online_round{number}" for number in range(1, 6)}
     offline = {"offline_shepherd", "offline_summarization"}
-    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes"}
+    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes", "judge_llama2_13b"}
     assert set(EXPERIMENTS) == rounds | offline | others
 
 

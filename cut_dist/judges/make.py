@@ -28,27 +28,27 @@ def judge_settings(cfg: OnlineConfig) -> dict[str, Any]:
 
 
 def _verifiable(cfg: OnlineConfig) -> Judge:
-    from cut_dist.judges.verifiable import VerifiableJudge
+    from cut_dist.judges import verifiable
 
-    return VerifiableJudge()
+    return verifiable.VerifiableJudge()
 
 
 def _endpoint(cfg: OnlineConfig) -> Judge:
-    from cut_dist.judges.endpoint import EndpointJudge
+    from cut_dist.judges import endpoint
 
-    return EndpointJudge(cfg.judge, cfg.seed)
+    return endpoint.make(cfg)
 
 
 def _local(cfg: OnlineConfig) -> Judge:
-    from cut_dist.judges.local import LocalJudge
+    from cut_dist.judges import local
 
-    return LocalJudge(cfg)
+    return local.make(cfg)
 
 
 def _human(cfg: OnlineConfig) -> Judge:
-    from cut_dist.judges.human import HumanJudge
+    from cut_dist.judges import human
 
-    return HumanJudge(cfg)
+    return human.make(cfg)
 
 
 _MAKERS: Mapping[str, Callable[[OnlineConfig], Judge]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from cut_dist.judges.base import Judged, JudgeRequest
 from cut_dist.verifiable.judging import judge
@@ -12,8 +12,10 @@ from cut_dist.wording import UserError
 class VerifiableJudge:
     """Judges by `metadata["checks"]`, strictly; words and verdict are a function of the response alone."""
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[Judged]:
+    def judge(self, requests: Sequence[JudgeRequest], done: Set[str] = frozenset()) -> Iterator[Judged]:
         for request in requests:
+            if request.id in done:
+                continue
             checks = request.metadata.get("checks")
             if not checks:
                 raise UserError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from cut_dist.judges.base import Judged, JudgeRequest
 from cut_dist.judges.make import judge_settings, make_judge
 from cut_dist.online.config import OnlineConfig
-from cut_dist.online.progress import Progress
+from cut_dist.online.progress import StageProgress
 from cut_dist.online.records import Response, read_records
 from cut_dist.online.stage import StageError, open_stage
 from cut_dist.wording import counted
@@ -30,10 +30,9 @@ def run_judging(cfg: OnlineConfig, source: Path, output: Path) -> None:
         if stage.done:
             log.info("%s is there already, all %s judged", output, counted(len(responses), "response"))
             return
-        open_requests = [judge_request(each) for each in responses if each.id not in stage.rows]
-        progress = Progress("judged", len(responses), len(stage.rows))
-        if open_requests:
-            for judged in make_judge(cfg).judge(open_requests):
+        requests = [judge_request(each) for each in responses]
+        with StageProgress("judged", "response", len(requests) - len(stage.rows)) as progress:
+            for judged in make_judge(cfg).judge(requests, set(stage.rows)):
                 stage.append([judged])
                 progress.advance(1)
         missing = [each.id for each in responses if each.id not in stage.rows]

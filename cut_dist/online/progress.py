@@ -1,44 +1,59 @@
-"""How far a stage is: a bar in a terminal, elsewhere a log line now and then."""
+"""How far a stage is: a bar on a terminal, else a log line now and then."""
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
-_LINE_EVERY_S = 10.0
+_EVERY_S = 10.0
 
 
-class Progress:
-    """Counts what a stage has done.
+class StageProgress:
+    """A context manager that counts what a stage has done.
 
     Args:
-        what: the verb, "judged".
-        total: how many there are.
-        done: how many were done by earlier starts.
+        done: what happened to the things, "generated" or "judged".
+        noun: one of them.
+        total: how many are to come.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0) -> None:
-        self._what, self._total, self._done, self._before = what, total, done, done
-        self._began = self._said = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-        if done:
-            log.info("%s: %d of %d were done by an earlier start", what, done, total)
+    def __init__(self, done: str, noun: str, total: int) -> None:
+        self._done, self._noun, self._total = done, noun, total
+        self._count = self._tokens = 0
+        self._began = self._spoke = time.monotonic()
+        self._bar: Progress | None = None
 
-    def advance(self, count: int, note: str = "") -> None:
-        """Count `count` more; `note` is added to the line."""
-        self._done += count
-        now, last = time.monotonic(), self._done >= self._total
-        if last or now - self._said >= (0.2 if self._terminal else _LINE_EVERY_S):
-            self._said = now
-            self._say(now, last, note)
+    def __enter__(self) -> StageProgress:
+        console = Console(stderr=True)  # where the log lines go
+        # the logger's level is what keeps ranks other than 0 silent
+        if console.is_terminal and log.isEnabledFor(logging.INFO):
+            columns = (BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.description}"), console=console)
+            self._task = self._bar.add_task("", total=self._total)
+            self._bar.start()
+        return self
 
-    def _say(self, now: float, last: bool, note: str) -> None:
-        rate = (self._done - self._before) / max(now - self._began, 1e-9)
-        line = f"{self._what} {self._done:,}/{self._total:,}  {rate:.2g}/s  {note}".rstrip()
-        if self._terminal:
-            print(f"\r\033[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
-        else:
-            log.info("%s", line)
+    def advance(self, count: int, tokens: int = 0) -> None:
+        """Note that `count` more are done, which took `tokens` new tokens."""
+        self._count += count
+        self._tokens += tokens
+        # a batch that was interrupted is done again whole: more than was open at the start
+        self._total = max(self._total, self._count)
+        now = time.monotonic()
+        speed = f"{self._tokens / max(now - self._began, 1e-6):,.0f} tokens/s" if self._tokens else ""
+        if self._bar:
+            self._bar.update(self._task, completed=self._count, total=self._total, description=speed)
+        elif now - self._spoke >= _EVERY_S or self._count == self._total:
+            self._spoke = now
+            log.info("%s %d of %s  %s", self._done, self._count, counted(self._total, self._noun), speed)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
