@@ -84,7 +84,7 @@ def test_what_a_member_leaves_open_is_asked_for_by_name(group: str, member: str)
 def test_the_experiments_that_the_project_promises_are_there():
     rounds = {f"online_round{number}" for number in range(1, 6)}
     offline = {"offline_shepherd", "offline_summarization"}
-    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes"}
+    others = {"quickstart", "smoke", "sweep_smoke", "sweep_paper", "llama2_13b_1node", "llama2_13b_4nodes"}
     assert set(EXPERIMENTS) == rounds | offline | others
 
 
