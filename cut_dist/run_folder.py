@@ -31,6 +31,7 @@ CONFIG_FILE = "config.yaml"
 IDENTITY_FILE = "identity.json"
 FINISHED_FILE = "finished.json"
 LOCK_FILE = ".lock"
+_OTHER_RUN = "choose another run.name, or start anew with run.resume=never"
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +123,8 @@ def write_config(folder: Path, config: dict[str, Any], identity: dict[str, Any])
     durable.replace_file(folder / CONFIG_FILE, text.encode())
 
 
-def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
-    """Passes for a new folder and for one made with the same identity.
+def check_same_config(folder: Path, identity: dict[str, Any], otherwise: str = _OTHER_RUN) -> None:
+    """Passes for a new folder and for one made with the same identity; `otherwise` is what else one can do.
 
     Raises:
         RunFolderError: naming each key that differs, old → new.
@@ -144,7 +145,7 @@ def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
         raise RunFolderError(
             f"{folder} was started with another configuration:\n  "
             + "\n  ".join(changes)
-            + "\nSet these back to continue it, choose another run.name, or start anew with run.resume=never"
+            + f"\nSet these back to continue it, or {otherwise}"
         )
 
 

@@ -29,6 +29,7 @@ NEUTRAL = (
     "eval",
     "checkpoint",
     "preview",
+    "sweep",
     "data.cache_dir",
     "model.attention",
     "model.context_split",
@@ -82,7 +83,7 @@ def auto_name(cfg: Config, overrides: Iterable[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         key = key.partition("@")[0].replace("/", ".")
         if key != "experiment" and not _is_neutral(key):
-            parts[key] = _readable(key.rpartition(".")[2], value)
+            parts[key] = readable_part(key.rpartition(".")[2], value)
     if not parts:
         return "default"
     room = _NAME_LENGTH - _HASH_LENGTH - 1
@@ -140,8 +141,8 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def _readable(key: str, value: str) -> str:
-    """One override as part of a name: `path=../data/iter2.json` becomes `path-iter2`."""
+def readable_part(key: str, value: str) -> str:
+    """A key's last word and its value as part of a name: `path=../data/iter2.json` becomes `path-iter2`."""
     value = value.strip("'\" ")
     if "/" in value or key.endswith("path"):
         value = Path(value).stem
