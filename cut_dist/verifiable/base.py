@@ -94,7 +94,8 @@ class Check:
 
     def found(self, response: str, sayings: Sequence[str], spans: Iterable[Span] = ()) -> list[Problem]:
         """One problem, worded by one of the sayings, which the response decides."""
-        return [Problem(self.kind, pick(sayings, self.kind, response), tuple(spans))]
+        places = tuple((start, end) for start, end in spans if start < end)  # of an empty text there is no place
+        return [Problem(self.kind, unstopped(pick(sayings, self.kind, response)), places)]
 
 
 def pick(choices: Sequence[Choice], *keys: str) -> Choice:
@@ -106,6 +107,16 @@ def pick(choices: Sequence[Choice], *keys: str) -> Choice:
 def holds(number: int, relation: Relation, wanted: int) -> bool:
     """Whether `number` is at least, at most or exactly the number wanted."""
     return {"at least": number >= wanted, "at most": number <= wanted, "exactly": number == wanted}[relation]
+
+
+def times(number: int) -> str:
+    """How often, in words: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def unstopped(sentence: str) -> str:
+    """A sentence without its full stop where the quotation at its end has a mark of its own: `says "Yes."`."""
+    return sentence[:-1] if sentence.endswith(('.".', '!".', '?".')) else sentence
 
 
 def listed(items: Sequence[str], last: str = "and") -> str:

@@ -39,8 +39,9 @@ def words(text: str) -> list[Span]:
 def sentences(text: str) -> list[Span]:
     """Sentences: they end with . ! ? or … before a space, or with their line; each has at least one word.
 
-    The point of a known abbreviation ("Dr.", "e.g.") or of an initial ("J.") ends nothing inside a line. A heading
-    (# so, **so** or <<so>>, alone on its line) is no sentence.
+    The point of a known abbreviation ("Dr.", "e.g.") or of an initial ("J.") ends nothing inside a line, nor does
+    an ellipsis or a closed quotation before a small letter. A heading (# so, **so** or <<so>>, alone on its line) is
+    no sentence.
     """
     return [
         span
@@ -97,7 +98,7 @@ def excerpt(text: str, span: Span) -> str:
     if len(shown) > _EXCERPT:
         shown = shown[:_EXCERPT]
         shown = shown.rpartition(" ")[0].rstrip() or shown
-    dots = "..." if len(shown) < len(whole) else ""
+    dots = "" if len(shown) == len(whole) else " ..." if shown.endswith((".", "!", "?", ",")) else "..."
     shown = "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in shown)
     return f'"{shown}{dots}"'
 
@@ -128,15 +129,16 @@ def _sentences_of_line(text: str, start: int, end: int) -> Iterator[Span]:
     marker = LIST_MARKER.match(text, start, end)
     begin = marker.end() if marker else start
     for stop in _SENTENCE_END.finditer(text, begin, end):
-        if stop.end() < end and _is_abbreviated(text[begin : stop.start()], stop[0]):
+        if stop.end() < end and _goes_on(text[begin : stop.start()], stop[0], text[stop.end() : stop.end() + 9].lstrip()[:1]):
             continue
         yield next(_stripped(text, [(begin, stop.end())]))
         begin = stop.end()
     yield from _stripped(text, [(begin, end)])
 
 
-def _is_abbreviated(before: str, mark: str) -> bool:
+def _goes_on(before: str, mark: str, following: str) -> bool:
+    """Whether a sentence goes on after a mark: an abbreviation, or `"No!" she said`, or `well... yes`."""
     if mark != ".":
-        return False
+        return following.islower() and (mark.startswith(("..", "…")) or mark.endswith(('"', "”", "’", "»")))
     last = before[-24:].rpartition(" ")[2].lstrip("(\"'“‘[*_")
     return last.casefold() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any, Literal
 
 from cut_dist.config_check import ranged, require
-from cut_dist.verifiable.base import Check, Problem, Task
+from cut_dist.verifiable.base import Check, Problem, Task, times
 from cut_dist.verifiable.checks.answer_words import WORDS
 from cut_dist.verifiable.text import Span, cut, excerpt, following, inner
 from cut_dist.wording import counted
@@ -118,7 +118,7 @@ class LetterCount(_Answer):
         return str(self.word.casefold().count(self.letter.casefold()))
 
     def fact(self) -> str:
-        return f'"{self.word}" has the letter "{self.letter}" {counted(int(self.answer()), "time")}'
+        return f'"{self.word}" has the letter "{self.letter}" {times(int(self.answer()))}'
 
 
 @dataclass(frozen=True)
@@ -365,7 +365,7 @@ class Palindrome(Check):
             place = next(i for i, (a, b) in enumerate(zip(letters, letters[::-1])) if a != b)
             ordinal = {0: "first", 1: "second", 2: "third"}.get(place)
             where = (
-                f'the {ordinal} letter from the front is "{letters[place]}", from the back "{letters[-1 - place]}"'
+                f'the {ordinal} character from the front is "{letters[place]}", from the back "{letters[-1 - place]}"'
                 if ordinal
                 else "backwards it is something else"
             )

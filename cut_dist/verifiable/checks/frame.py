@@ -7,9 +7,10 @@ import re
 from dataclasses import MISSING, dataclass
 
 from cut_dist.config_check import require
-from cut_dist.verifiable.base import Check, Problem, Task
+from cut_dist.verifiable.base import Check, Problem, Task, unstopped
 from cut_dist.verifiable.text import Span, cut, excerpt, following, line_number, lines, placed
 
+_TITLE = re.compile(r"<<([^<>\n]{1,500})>>")
 _OPENINGS = ("Here is my answer:", "Sure thing.", "Let me think.", "My answer is this:", "Well now.", "Of course.")
 _ENDINGS = (
     "I hope this helps.",
@@ -27,8 +28,8 @@ def _require_phrase(check: Check, phrase: str) -> None:
 
 
 def _named(phrase: str) -> str:
-    """A phrase in quotation marks at the end of a sentence, with a full stop unless the phrase has its own."""
-    return f'"{phrase}"' if phrase.endswith((".", "!", "?")) else f'"{phrase}".'
+    """A phrase in quotation marks as the end of a sentence."""
+    return unstopped(f'"{phrase}".')
 
 
 def _beginning(response: str) -> Span:
@@ -41,6 +42,10 @@ def _ending(response: str) -> Span:
     start, end = (lines(response) or [(0, 0)])[-1]
     tokens = list(re.finditer(r"\S+", response[start:end]))
     return (start + tokens[max(0, len(tokens) - 8)].start(), end) if tokens else (start, end)
+
+
+def _is_title(match: re.Match | None) -> bool:
+    return match is not None and any(map(str.isalnum, match[1]))
 
 
 @dataclass(frozen=True)
@@ -71,14 +76,13 @@ class StartsWith(Check):
         span = _beginning(response)
         begins = excerpt(response, span)
         sayings = [
-            f'The response begins with {begins}, but it should begin with {_named(self.phrase)}',
+            f'The response begins with {begins}, but it should begin with "{self.phrase}".',
             f'The first words should be "{self.phrase}" and are {begins}.',
         ]
-        if self.phrase in response:
-            line = line_number(response, response.index(self.phrase))
-            sayings = [
-                f'"{self.phrase}" should be the very beginning; it comes only in line {line:,}, after {begins}.'
-            ]
+        if response.find(self.phrase) > 0:
+            span = (span[0], response.index(self.phrase))
+            before = excerpt(response, span)
+            sayings = [f'"{self.phrase}" should be the very beginning, but it comes only after {before}.']
         return self.found(response, sayings, [span])
 
 
@@ -115,7 +119,7 @@ class EndsWith(Check):
         span = _ending(response)
         ends = excerpt(response, span)
         sayings = [
-            f'The response ends with {ends}, but its last words should be {_named(self.phrase)}',
+            f'The response ends with {ends}, but its last words should be "{self.phrase}".',
             f'The closing words "{self.phrase}" are missing; the last ones are {ends}.',
         ]
         return self.found(response, sayings, [span])
@@ -214,13 +218,13 @@ class TitleInAngles(Check):
     def problems(self, response: str) -> list[Problem]:
         span = _beginning(response)
         first = cut(response, span)
-        if re.fullmatch(r"<<[^<>]*\w[^<>]*>>", first):
+        if _is_title(_TITLE.fullmatch(first)):
             return []
         quote = excerpt(response, span)
-        elsewhere = re.search(r"<<[^<>\n]*\w[^<>\n]*>>", response)
+        elsewhere = next(filter(_is_title, _TITLE.finditer(response)), None)
         if elsewhere:
             title = excerpt(response, elsewhere.span())
-            sayings = [f"The title {title} should be the first line and stand alone there, but the first line is {quote}."]
+            sayings = [f"The title {title} should stand alone in the first line, but that line is {quote}."]
         else:
             sayings = [
                 f"The first line should be a title in double angular brackets, but it is {quote}.",
@@ -289,8 +293,7 @@ class TwoResponses(Check):
         if not marks:
             sayings = [
                 "The response should give two answers with a line ****** between them, but there is no such line.",
-                f"No line ****** parts the response into two answers; it begins with "
-                f"{excerpt(response, _beginning(response))} and is only one.",
+                f"No line ****** parts the response, which begins {excerpt(response, _beginning(response))}, into two.",
             ]
             return self.found(response, sayings[:1] if "******" in response else sayings)
         bounds = [0, *(end for _, end in marks)], [*(start for start, _ in marks), len(response)]

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any, ClassVar
 
 from cut_dist.config_check import ranged, require
-from cut_dist.verifiable.base import Check, Problem, Task
+from cut_dist.verifiable.base import Check, Problem, Task, listed
 from cut_dist.verifiable.text import Span, excerpt, line_number, lines, placed
 from cut_dist.wording import counted
 
@@ -46,8 +46,8 @@ class _ItemCount(Check):
             sayings = (
                 f"The response has {have} instead of {count:,}; {excerpt(response, surplus[0])} in line "
                 f"{line_number(response, surplus[0][0]):,} is one too many.",
-                f"There should be exactly {counted(count, self.noun)}, but the list goes on with "
-                f"{excerpt(response, surplus[0])} to {have}.",
+                f"There should be exactly {counted(count, self.noun)}; the response has {len(found):,}, and the first "
+                f"one too many is {excerpt(response, surplus[0])}.",
             )
             return self.found(response, sayings, surplus)
         if not found:
@@ -155,10 +155,10 @@ class Sections(Check):
     forms = ("prose",)
     aspects = frozenset({"layout", "sentences", "case", "digits", "opening"})
     wordings = (
-        'Divide your answer into {count} sections, headed "{word} 1" to "{word} {count}".',
-        'Write {count} sections and begin them with the lines "{word} 1" to "{word} {count}".',
+        "Divide your answer into {count} sections, headed {headers}.",
+        "Write {count} sections and begin them with the lines {headers}.",
     )
-    new_wordings = ('Use {count} parts with the headers "{word} 1" to "{word} {count}".',)
+    new_wordings = ("Use {count} parts with the headers {headers}.",)
 
     def __post_init__(self) -> None:
         require(bool(re.search(r"\w", self.word)), f"{self.kind}.word", self.word, "must be a word")
@@ -166,6 +166,13 @@ class Sections(Check):
     @classmethod
     def draw(cls, rng: random.Random, task: Task) -> Sections:
         return cls(rng.choice(("Part", "Section", "Step", "Chapter")), rng.randint(2, 4))
+
+    def values(self) -> dict[str, Any]:
+        return {"count": self.count, "headers": self._headers(1)}
+
+    def _headers(self, first: int) -> str:
+        names = [f"{self.word} {number}" for number in range(first, self.count + 1)]
+        return listed(names) if len(names) < 5 else f'"{names[0]}" to "{names[-1]}"'
 
     def problems(self, response: str) -> list[Problem]:
         header = re.compile(rf"[#*_ \t]*{re.escape(self.word)}[ \t]+(\d{{1,9}})(?!\w)")
@@ -188,11 +195,10 @@ class Sections(Check):
         return self._missing(response, len(found)) if len(found) < self.count else []
 
     def _missing(self, response: str, found: int) -> list[Problem]:
-        headers = [f'"{self.word} {number}"' for number in range(found + 1, self.count + 1)]
-        names = headers[0] if len(headers) == 1 else f"{headers[0]} to {headers[-1]}"
+        names, one = self._headers(found + 1), self.count - found == 1
         sayings = (
-            f"{'The header' if len(headers) == 1 else 'The headers'} {names} {'is' if len(headers) == 1 else 'are'} "
-            f"missing; {counted(self.count, 'section')} with such headers were asked for.",
+            f"{'The header' if one else 'The headers'} {names} {'is' if one else 'are'} missing; "
+            f"the response should have {counted(self.count, 'section')} with such headers.",
             f"The response has {found if found else 'none'} of the {self.count:,} headers at the start of a line: "
             f"{names} should still come.",
         )

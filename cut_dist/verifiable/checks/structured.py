@@ -9,13 +9,14 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from cut_dist.config_check import ranged, require
-from cut_dist.verifiable.base import Check, Problem, Task, listed
+from cut_dist.verifiable.base import Check, Problem, Task, listed, unstopped
 from cut_dist.verifiable.text import Span, cut, excerpt, following, inner, line_number
 from cut_dist.wording import counted
 
 _ALL = frozenset(
     [
-        "opening", "ending", "layout", "sentences", "case", "commas", "markup", "length", "vocabulary", "letters", "digits",
+        "opening", "ending", "layout", "sentences", "case", "commas", "markup", "length", "vocabulary", "letters",
+        "digits",
     ]
 )  # fmt: skip
 _TYPES = {dict: "an object", list: "an array", str: "a string", bool: "true or false", float: "a number"}
@@ -32,7 +33,7 @@ _SYNTAX = {  # json's reasons in plain words, by how they begin
 
 
 def _refuse(literal: str) -> None:
-    raise ValueError(f"{literal} is not JSON")
+    raise ValueError(literal)
 
 
 def _json(check: Check, response: str) -> tuple[Any, list[Problem]]:
@@ -42,8 +43,10 @@ def _json(check: Check, response: str) -> tuple[Any, list[Problem]]:
         return json.loads(response[start:end], parse_constant=_refuse, parse_int=float), []
     except json.JSONDecodeError as error:
         return None, _syntax(check, response, start + error.pos, error.msg)
-    except (ValueError, RecursionError):
-        return None, check.found(response, ["The response holds NaN or Infinity, or is nested too deep for JSON."])
+    except ValueError as error:
+        return None, check.found(response, [f"The response has the value {error}, which JSON does not know."])
+    except RecursionError:
+        return None, check.found(response, ["The response is nested too deep to be read as JSON."])
 
 
 def _syntax(check: Check, response: str, at: int, reason: str) -> list[Problem]:
@@ -239,7 +242,7 @@ class OneOf(Check):
                 f"Only {listed(self.options, 'or')} may be answered, and the response is {quote}.",
             ]
             if self.answer:
-                sayings = [f'{saying} The right answer is "{self.answer}".' for saying in sayings]
+                sayings = [f'{unstopped(saying)} The right answer is "{self.answer}".' for saying in sayings]
             return self.found(response, sayings, [span])
         if self.answer and option != self.answer:
             sayings = (

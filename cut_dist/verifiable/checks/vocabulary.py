@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 from cut_dist.config_check import ranged, require
-from cut_dist.verifiable.base import Check, Problem, Relation, Task, holds, listed
+from cut_dist.verifiable.base import Check, Problem, Relation, Task, holds, listed, times
 from cut_dist.verifiable.text import Span, cut, excerpt, placed, sentences, words
 from cut_dist.wording import counted
 
@@ -32,10 +32,6 @@ def _check_words(check: Check, name: str, items: Sequence[str]) -> None:
 def _check_letter(check: Check, letter: str) -> None:
     ok = len(letter) == 1 and letter.isalpha() and letter == letter.lower()
     require(ok, f"{check.kind}.letter", letter, "must be one lowercase letter")
-
-
-def _times(number: int) -> str:
-    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
 
 
 @dataclass(frozen=True)
@@ -99,12 +95,12 @@ class ForbiddenWords(Check):
         spans = sorted({span for word in self.words for span in occurrences(response, word)})
         if not spans:
             return []
-        first, times = placed(response, spans[0]), _times(len(spans))
+        first = placed(response, spans[0])
         within = next((s for s in sentences(response) if s[0] <= spans[0][0] < s[1]), spans[0])
         sayings = (
             f"The response uses {first}, which the instruction forbids."
             if len(spans) == 1
-            else f"Forbidden words occur {times}, first {first}.",
+            else f"Forbidden words occur {times(len(spans))}, first {first}.",
             f"The word {excerpt(response, spans[0])} was to be avoided, but it stands in {excerpt(response, within)}.",
         )
         return self.found(response, sayings, spans)
@@ -132,25 +128,25 @@ class WordFrequency(Check):
         return cls(rng.choice(task.words), rng.choice(("at least", "exactly")), rng.choice((2, 2, 3)))
 
     def values(self) -> dict[str, Any]:
-        return {**self.params(), "times": _times(self.count)}
+        return {**self.params(), "times": times(self.count)}
 
     def problems(self, response: str) -> list[Problem]:
         spans = occurrences(response, self.word)
         if holds(len(spans), self.relation, self.count):
             return []
-        have = _times(len(spans)) if spans else "never"
-        demand = f"{self.relation} {_times(self.count)}"
+        have = f"occurs {times(len(spans))}" if spans else "never occurs"
+        demand = f"{self.relation} {times(self.count)}"
         if len(spans) > self.count:
             surplus = spans[self.count :]
             where = placed(response, surplus[0])
             sayings = (
-                f'The word "{self.word}" occurs {have}, but {demand} was asked for; {where} is one too many.',
-                f'"{self.word}" should appear {demand} and appears {have}, too often from {where} on.',
+                f'The word "{self.word}" {have}, but {demand} was asked for; {where} is one too many.',
+                f'"{self.word}" should occur {demand}, and it {have}; from {where} on it is too often.',
             )
             return self.found(response, sayings, surplus)
         sayings = (
-            f'The word "{self.word}" occurs {have}, but {demand} was asked for.',
-            f'The response should use "{self.word}" {demand}; it {"never does" if not spans else f"does so {have}"}.',
+            f'The word "{self.word}" {have}, but {demand} was asked for.',
+            f'The response should use "{self.word}" {demand}; it {have}.',
         )
         return self.found(response, sayings)
 
@@ -180,23 +176,24 @@ class LetterFrequency(Check):
         return cls(rng.choice("bcdfghklmpuvwy"), "at least", rng.randint(2, 8))
 
     def values(self) -> dict[str, Any]:
-        return {**self.params(), "times": _times(self.count)}
+        return {**self.params(), "times": times(self.count)}
 
     def problems(self, response: str) -> list[Problem]:
         spans = [(i, i + 1) for i, character in enumerate(response) if character.lower() == self.letter]
         if holds(len(spans), self.relation, self.count):
             return []
-        have, demand = _times(len(spans)) if spans else "never", f"{self.relation} {_times(self.count)}"
+        have = f"occurs {times(len(spans))}" if spans else "never occurs"
+        demand = f"{self.relation} {times(self.count)}"
         if len(spans) <= self.count:
             sayings = (
-                f'The letter "{self.letter}" occurs {have} in the response, but {demand} was asked for.',
-                f'The instruction wants the letter "{self.letter}" {demand}; the response has it {have}.',
+                f'The letter "{self.letter}" {have} in the response, but {demand} was asked for.',
+                f'The instruction wants the letter "{self.letter}" {demand}; it {have}.',
             )
             return self.found(response, sayings)
         surplus = spans[self.count :]
         within = next((w for w in words(response) if w[0] <= surplus[0][0] < w[1]), surplus[0])
         sayings = (
-            f'The letter "{self.letter}" occurs {have}, but {demand} was asked for; the first one too many, '
+            f'The letter "{self.letter}" {have}, but {demand} was asked for; the first one too many, '
             f"{excerpt(response, surplus[0])}, is in {excerpt(response, within)}.",
         )
         return self.found(response, sayings, surplus)
@@ -215,10 +212,10 @@ class _EveryWord(Check):
         # No word twice in one judgment, and no more than three of them.
         names = list(dict.fromkeys(excerpt(response, span) for span in spans))
         others = f", and the same is true of {' and '.join(names[1:3])}" if names[1:] else ""
+        many = f"{counted(len(spans), 'word')} of the response break the rule to use {demand}; the first is {first}."
         sayings = (
             f"The word {first} {fault}{others}; the instruction asks for {demand}.",
-            f"{counted(len(spans), 'word')} of the response {'breaks' if len(spans) == 1 else 'break'} the rule to use "
-            f"{demand}: the first is {first}.",
+            many if len(spans) > 1 else f"Only {demand} should be used, but {first} {fault}.",
         )
         return self.found(response, sayings, spans)
 
