@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from cut_dist.verifiable import Check
+from cut_dist.verifiable.text import words
 
 _ANSWERS = {
     "one_of": lambda check: check.answer,
@@ -39,17 +41,12 @@ def _composed(by_kind: dict[str, Check]) -> str:
     opening, ending = _frame(by_kind)
     count, layout = _layout(by_kind)
     needed = _needed(by_kind)
-    fixed = len(f"{opening} {ending}".replace("******", "").split())
+    fixed = len(words(f"{opening} {ending}"))
     if "sections" in by_kind:
         fixed += 2 * count
-    filler = _filler(by_kind)
-    needed += itertools.islice(filler, max(0, count - len(needed), _fewest(by_kind) - fixed - len(needed)))
-    size = -(-len(needed) // count)
-    chunks = [needed[i * size : (i + 1) * size] for i in range(count)]
-    while any(not chunk for chunk in chunks):  # 4 words over 3 chunks of 2 leave the last one empty
-        largest = max(range(count), key=lambda i: len(chunks[i]))
-        chunks[next(i for i in range(count) if not chunks[i])].append(chunks[largest].pop())
-    return layout([" ".join(chunk) for chunk in chunks], opening, ending)
+    filler = itertools.islice(_filler(by_kind), max(count, _fewest(by_kind) - fixed - len(needed)))
+    tokens = [*filler, *needed]
+    return layout([" ".join(tokens[number::count]) for number in range(count)], opening, ending)
 
 
 def _frame(by_kind: dict[str, Check]) -> tuple[str, str]:
@@ -69,33 +66,36 @@ def _frame(by_kind: dict[str, Check]) -> tuple[str, str]:
     return opening, ending
 
 
-def _layout(by_kind: dict[str, Check]):
+Layout = Callable[[list[str], str, str], str]
+
+
+def _layout(by_kind: dict[str, Check]) -> tuple[int, Layout]:
     """How many pieces the body has, and a function that joins them, the opening and the ending."""
-    for kind in ("paragraph_count", "bullet_count", "numbered_list", "one_per_line", "sections", "sentence_count"):
-        if kind not in by_kind:
-            continue
-        count = by_kind[kind].count
-        if kind == "paragraph_count":
-            return count, lambda body, opening, ending: f"{opening} " + "\n\n".join(body) + f" {ending}"
-        if kind == "bullet_count":
-            return count, lambda body, opening, ending: "\n".join([opening, *(f"- {x}" for x in body), ending])
-        if kind == "numbered_list":
-            return count, lambda body, opening, ending: "\n".join(
-                [opening, *(f"{n}. {x}" for n, x in enumerate(body, start=1)), ending]
-            )
-        if kind == "one_per_line":
-            return count, lambda body, opening, ending: "\n".join(body)
-        if kind == "sections":
-            word = by_kind[kind].word
-            return count, lambda body, opening, ending: "\n".join(
-                [*(f"{word} {n}\n{x}" for n, x in enumerate(body, start=1)), ending]
-            )
-        others = [by_kind[k].phrase for k in ("starts_with", "ends_with") if k in by_kind]
-        count -= sum(phrase.endswith((".", "?")) for phrase in others)
-        return count, _plain
+    if "sections" in by_kind:
+        return by_kind["sections"].count, functools.partial(_sections, by_kind["sections"].word)
+    for kind, layout in _LAYOUTS.items():
+        if kind in by_kind:
+            return by_kind[kind].count, layout
     if "two_responses" in by_kind:
         return 2, lambda body, opening, ending: "\n******\n".join(body)
+    if "sentence_count" in by_kind:
+        phrases = [by_kind[kind].phrase for kind in ("starts_with", "ends_with") if kind in by_kind]
+        return by_kind["sentence_count"].count - sum(phrase.endswith((".", "?")) for phrase in phrases), _plain
     return 1, _plain
+
+
+def _sections(word: str, body: list[str], opening: str, ending: str) -> str:
+    return "\n".join([*(f"{word} {n}\n{piece}" for n, piece in enumerate(body, start=1)), ending])
+
+
+_LAYOUTS: dict[str, Layout] = {
+    "paragraph_count": lambda body, opening, ending: f"{opening} " + "\n\n".join(body) + f" {ending}",
+    "bullet_count": lambda body, opening, ending: "\n".join([opening, *(f"- {piece}" for piece in body), ending]),
+    "numbered_list": lambda body, opening, ending: "\n".join(
+        [opening, *(f"{n}. {piece}" for n, piece in enumerate(body, start=1)), ending]
+    ),
+    "one_per_line": lambda body, opening, ending: "\n".join(body),
+}
 
 
 def _plain(body: list[str], opening: str, ending: str) -> str:
@@ -131,5 +131,5 @@ def _fewest(by_kind: dict[str, Check]) -> int:
 
 def _filler(by_kind: dict[str, Check]) -> Iterator[str]:
     """Different small words of at most three letters that no generated check forbids."""
-    first = by_kind["every_word_starts_with"].letter if "every_word_starts_with" in by_kind else "kqz"
-    return ("".join(letters) for letters in itertools.product(first, "kqz", "kqzxvj"))
+    first = by_kind["every_word_starts_with"].letter if "every_word_starts_with" in by_kind else "kqzx"
+    return ("".join(reversed(letters)) for letters in itertools.product("kqzxvj", "kqzxvj", first))

@@ -129,16 +129,17 @@ def _sentences_of_line(text: str, start: int, end: int) -> Iterator[Span]:
     marker = LIST_MARKER.match(text, start, end)
     begin = marker.end() if marker else start
     for stop in _SENTENCE_END.finditer(text, begin, end):
-        if stop.end() < end and _goes_on(text[begin : stop.start()], stop[0], text[stop.end() : stop.end() + 9].lstrip()[:1]):
+        next_character = text[stop.end() : stop.end() + 9].lstrip()[:1]
+        if stop.end() < end and _goes_on(text[begin : stop.start()], stop[0], next_character):
             continue
         yield next(_stripped(text, [(begin, stop.end())]))
         begin = stop.end()
     yield from _stripped(text, [(begin, end)])
 
 
-def _goes_on(before: str, mark: str, following: str) -> bool:
+def _goes_on(before: str, mark: str, next_character: str) -> bool:
     """Whether a sentence goes on after a mark: an abbreviation, or `"No!" she said`, or `well... yes`."""
     if mark != ".":
-        return following.islower() and (mark.startswith(("..", "…")) or mark.endswith(('"', "”", "’", "»")))
+        return next_character.islower() and (mark.startswith(("..", "…")) or mark.endswith(('"', "”", "’", "»")))
     last = before[-24:].rpartition(" ")[2].lstrip("(\"'“‘[*_")
     return last.casefold() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")
