@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verifiable_cases import CASES, table
+from verifiable_cases import CASES
+from verifiable_table import table
 
 from cut_dist.data.triplets import DataError
 from cut_dist.verifiable import (
@@ -180,4 +181,4 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_table_of_the_docs_is_what_the_code_says() -> None:
     page = (ROOT / "docs" / "verifiable.md").read_text(encoding="utf-8")
     _, _, rest = page.partition("<!-- table -->\n")
-    assert rest.partition("<!-- end of table -->")[0] == table(), "run python tests/verifiable_cases.py and paste it"
+    assert rest.partition("<!-- end of table -->")[0] == table(), "run python tests/verifiable_table.py and paste it"

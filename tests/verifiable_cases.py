@@ -1,12 +1,10 @@
 """Of every kind of check: responses that satisfy it and that don't, and the judgment in full. docs/verifiable.md shows
-them; `python tests/verifiable_cases.py` prints its table anew."""
+them (`verifiable_table.py`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
-
-from cut_dist.verifiable import KINDS, make_check
 
 
 @dataclass(frozen=True)
@@ -380,33 +378,3 @@ CASES = (
         'is "l", from the back "r".',
     ),
 )
-
-
-def table() -> str:
-    """The table of docs/verifiable.md."""
-    rows = ["| kind | parameters | holds where | instruction | judgment, for example |", "|---|---|---|---|---|"]
-    for case in CASES:
-        kind = KINDS[case.kind]
-        names = ", ".join(f"`{field.name}`" for field in fields(kind)) or "none"
-        sentence = make_check(case.kind, case.params).sentence(kind.wordings[0])
-        meaning = " ".join((kind.__doc__ or "").split())
-        cells = [f"`{case.kind}`", names, meaning, sentence, f"{_shown(case.bad[0])}: {case.judgment}"]
-        rows.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
-    return "\n".join(rows) + "\n"
-
-
-def _shown(response: str) -> str:
-    return "`" + response.replace("\n", "⏎") + "`"
-
-
-def _escaped(cell: str) -> str:
-    """Markdown's and HTML's marks as text, outside code."""
-    pieces = cell.replace("|", "\\|").split("`")
-    for index in range(0, len(pieces), 2):
-        for character in "*<>[]#":
-            pieces[index] = pieces[index].replace(character, f"\\{character}")
-    return "`".join(pieces)
-
-
-if __name__ == "__main__":
-    print(table(), end="")

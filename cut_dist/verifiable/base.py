@@ -51,6 +51,13 @@ class Task:
     keys: tuple[str, ...] = ()
 
 
+# Aspects of a check that decides what the whole text is.
+WHOLE_TEXT = frozenset(
+    [
+        "opening", "ending", "layout", "sentences", "case", "commas", "markup", "length", "vocabulary", "letters",
+        "digits",
+    ]
+)  # fmt: skip
 FORMS = ("prose", "letter", "list", "points", "short", "record", "choice", "colour", "answer")
 
 
@@ -123,3 +130,8 @@ def listed(items: Sequence[str], last: str = "and") -> str:
     """Items in quotation marks as a sentence lists them: "a", "b" and "c"."""
     quoted = [f'"{item}"' for item in items]
     return f" {last} ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def named(phrase: str) -> str:
+    """A phrase in quotation marks as the end of a sentence."""
+    return unstopped(f'"{phrase}".')

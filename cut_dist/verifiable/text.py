@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"[^\s—]+")  # an em dash parts words as a space does
 _OUTER = "\"“”'‘’`.,;:!?()[]{}<>*_#~|-–…="  # stripped from both ends of a word
 _LINE = re.compile(r"[^\n]+")
 _PARAGRAPH_GAP = re.compile(r"\n[ \t\r]*\n\s*")
-LIST_MARKER = re.compile(r"[ \t]*(?:\d{1,4}[.)]|[-*+•])(?:[ \t]+|$)")
+_LIST_MARKER = re.compile(r"[ \t]*(?:\d{1,4}[.)]|[-*+•])(?:[ \t]+|$)")
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]*_»]*(?=\s|$)")
 _HEADING = re.compile(r"#{1,6}[ \t]|\*\*[^*]*\*\*:?$|<<.*>>$")
 _ABBREVIATIONS = frozenset(
@@ -69,6 +69,18 @@ def paragraphs(text: str) -> list[Span]:
 def inner(text: str) -> Span:
     """The span of the text without the white space around it."""
     return next(_stripped(text, [(0, len(text))]), (0, 0))
+
+
+def beginning(text: str) -> Span:
+    """The first line that is not blank."""
+    return next(iter(lines(text)), (0, 0))
+
+
+def ending(text: str) -> Span:
+    """The end of the last line that is not blank: its last eight words."""
+    start, end = (lines(text) or [(0, 0)])[-1]
+    tokens = list(_TOKEN.finditer(text, start, end))
+    return (tokens[max(0, len(tokens) - 8)].start(), end) if tokens else (start, end)
 
 
 def following(text: str, position: int) -> Span:
@@ -126,7 +138,7 @@ def _stripped(text: str, spans: Iterator[Span] | list[Span]) -> Iterator[Span]:
 
 
 def _sentences_of_line(text: str, start: int, end: int) -> Iterator[Span]:
-    marker = LIST_MARKER.match(text, start, end)
+    marker = _LIST_MARKER.match(text, start, end)
     begin = marker.end() if marker else start
     for stop in _SENTENCE_END.finditer(text, begin, end):
         next_character = text[stop.end() : stop.end() + 9].lstrip()[:1]
