@@ -79,7 +79,7 @@ def test_loose_variants_are_the_eight_of_ifeval_but_the_response_and_blank_ones(
 @given(st.sampled_from(CASES), st.sampled_from(CASES), st.data())
 @settings(max_examples=300, deadline=None)
 def test_strict_implies_loose_and_a_judgment_is_there_where_it_fails(first, second, data) -> None:
-    response = data.draw(st.one_of(st.sampled_from(first.good + first.bad + second.good), st.text(max_size=40)))
+    response = data.draw(st.one_of(st.sampled_from([*first.good, *first.bad, *second.good]), st.text(max_size=40)))
     verdict = judge(response, [make_check(case.kind, case.params) for case in (first, second)])
     assert all(loose or not strict for strict, loose in zip(verdict.strict_by_check, verdict.loose_by_check))
     assert verdict.satisfactory == (verdict.judgment is None) == (not verdict.problems)

@@ -12,12 +12,13 @@ from cut_dist.verifiable import KINDS, make_check
 def table() -> str:
     """The table of docs/verifiable.md."""
     rows = ["| kind | parameters | holds where | instruction | judgment, for example |", "|---|---|---|---|---|"]
-    for case in CASES:
-        kind = KINDS[case.kind]
+    for name in dict.fromkeys(case.kind for case in CASES):
+        case, kind = next(case for case in CASES if case.kind == name), KINDS[name]
+        response, judgment = next(iter(case.bad.items()))
         names = ", ".join(f"`{field.name}`" for field in fields(kind)) or "none"
         sentence = make_check(case.kind, case.params).sentence(kind.wordings[0])
         meaning = " ".join((kind.__doc__ or "").split())
-        cells = [f"`{case.kind}`", names, meaning, sentence, f"{_shown(case.bad[0])}: {case.judgment}"]
+        cells = [f"`{case.kind}`", names, meaning, sentence, f"{_shown(response)}: {judgment}"]
         rows.append("| " + " | ".join(_escaped(cell) for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

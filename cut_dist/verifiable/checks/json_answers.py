@@ -9,7 +9,7 @@ from typing import Any
 
 from cut_dist.config_check import ranged, require
 from cut_dist.verifiable.base import WHOLE_TEXT, Check, Problem, Task, listed
-from cut_dist.verifiable.text import excerpt, inner, line_number
+from cut_dist.verifiable.text import excerpt, following, inner, line_number
 from cut_dist.wording import counted
 
 _TYPES = {dict: "an object", list: "an array", str: "a string", bool: "true or false", float: "a number"}
@@ -21,7 +21,6 @@ _SYNTAX = {  # json's reasons in plain words, by how they begin
     "Unterminated string": "a string begins that is never closed",
     "Invalid control character": "a string holds a line break or another control character",
     "Invalid \\": "a backslash stands where it means nothing",
-    "Illegal trailing comma": "there is a comma with nothing after it",
 }
 
 
@@ -55,6 +54,9 @@ def _syntax(check: Check, response: str, at: int, reason: str) -> list[Problem]:
         tail = excerpt(response, (max(start, response.rfind("\n", start, end) + 1, end - 30), end))
         saying = f"The JSON is not finished: the response ends with {tail}, and more should come."
         return check.found(response, [saying])
+    if reason.startswith("Illegal trailing comma"):  # Python 3.13 on; before, what follows the comma was to blame
+        at = following(response, at + 1)[0]
+        reason = "Expecting property name" if reason.endswith("object") else "Expecting value"
     place = (at, end)
     if reason == "Extra data":
         sayings = [f"After the JSON the response goes on with {excerpt(response, place)}; it should be JSON only."]

@@ -151,7 +151,7 @@ class Placeholders(Check):
         if not found:
             sayings = (
                 f"The response has no placeholder in square brackets; {demand}.",
-                f"There is nothing in square brackets, though {demand}.",
+                f"No placeholder in square brackets can be found, though {demand}.",
             )
         else:
             sayings = (

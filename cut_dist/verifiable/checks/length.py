@@ -187,7 +187,9 @@ class SentenceCount(Check):
                 f"from {quote} on it goes too far.",
             )
             return self.found(response, sayings, found[self.count :])
-        last = excerpt(response, found[-1]) if found else '""'
+        if not found:
+            return self.found(response, [f"The response has no sentence at all, but {demand} were asked for."])
+        last = excerpt(response, found[-1])
         sayings = (
             f"The response has {have}, but the instruction asks for {demand}.",
             f"Only {have} can be counted, where {demand} were asked for; the last one is {last}.",
@@ -227,7 +229,9 @@ class ParagraphCount(Check):
                 f"begins {quote}.",
             )
             return self.found(response, sayings, found[self.count :])
-        begins = excerpt(response, found[-1]) if found else '""'
+        if not found:
+            return self.found(response, [f"The response has no text, but {demand} paragraphs were asked for."])
+        begins = excerpt(response, found[-1])
         sayings = (
             f"The response has {have}, but {counted(self.count, 'paragraph')} with blank lines between them were "
             f"asked for; {'it' if len(found) == 1 else 'the last one'} begins {begins}.",

@@ -164,11 +164,8 @@ class Palindrome(Check):
         quote = excerpt(response, span)
         if letters != letters[::-1]:
             place = next(i for i, (a, b) in enumerate(zip(letters, letters[::-1])) if a != b)
-            ordinal = {0: "first", 1: "second", 2: "third"}.get(place)
             where = (
-                f'the {ordinal} character from the front is "{letters[place]}", from the back "{letters[-1 - place]}"'
-                if ordinal
-                else "backwards it is something else"
+                f'character {place + 1:,} from the front is "{letters[place]}", from the back "{letters[-1 - place]}"'
             )
             sayings = (
                 f"{quote} is not a palindrome: {where}.",
