@@ -154,11 +154,15 @@ def _for_users(error: Exception) -> str | None:
     """What is wrong and the remedy, for errors whose traceback would only hide it; None for all others."""
     from cut_dist.data.triplets import DataError
     from cut_dist.engine import MainRankError
+    from cut_dist.generators.base import ModelOutputError
     from cut_dist.manifest import CheckpointError
     from cut_dist.model.resolve import ModelNotFound
+    from cut_dist.online.records import RecordError
+    from cut_dist.online.stage import StageError
     from cut_dist.run_folder import RunFolderError
 
-    if isinstance(error, (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)):
+    mendable = (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)
+    if isinstance(error, (*mendable, RecordError, StageError, ModelOutputError)):
         return str(error)
     # Two starts at the same moment: neither sees the other before. By name, since torch may not be imported.
     if type(error).__name__ == "DistNetworkError" and "EADDRINUSE" in str(error):
