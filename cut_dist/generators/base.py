@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from cut_dist.wording import UserError
 
-class ModelOutputError(RuntimeError):
+
+class ModelOutputError(UserError, RuntimeError):
     """A model gives logits that nothing can be sampled from."""
 
 
