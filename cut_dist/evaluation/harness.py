@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cut_dist.config_check import ConfigError
 from cut_dist.data.triplets import DataError
-from cut_dist.lineage import model_record
+from cut_dist.evaluation.model import weights_record
 from cut_dist.manifest import file_sha256
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.records import read_records
@@ -162,11 +162,11 @@ def _kept(cfg: OnlineConfig, bench: _Bench, task: str, folder: Path) -> dict[str
 
 def _settings(cfg: OnlineConfig) -> dict[str, Any]:
     """What a score depends on beside its task."""
-    model, include = cfg.model, cfg.evaluation.lm_eval_include_path
+    include = cfg.evaluation.lm_eval_include_path
     own = sorted(Path(include).glob("**/*.yaml")) if include else []
     return {
-        "model": model.random_init or model_record(model.name_or_path, model.revision),
-        "tokenizer": model.tokenizer,
+        "model": weights_record(cfg),
+        "tokenizer": cfg.model.tokenizer,
         "precision": cfg.train.precision,
         "limit": cfg.evaluation.lm_eval_limit,
         "own_tasks": {path.name: file_sha256(path) for path in own},

@@ -60,9 +60,7 @@ def score(responses: Sequence[Response]) -> dict[str, Any]:
         raise ConfigError("The suite rouge needs rouge-score: pip install 'cut-dist[eval]'.") from error
     scorer = RougeScorer(list(SCORES), use_stemmer=False)
     each = [scorer.score(response.metadata["reference"], response.response) for response in responses]
-    means = {
-        short: 100 * sum(scores[name].fmeasure for scores in each) / len(each) for name, short in SCORES.items()
-    }
+    means = {short: 100 * sum(scores[name].fmeasure for scores in each) / len(each) for name, short in SCORES.items()}
     truncated = sum(response.finish_reason == "length" for response in responses)
     return {**means, "answers": len(each), "truncated": truncated}
 

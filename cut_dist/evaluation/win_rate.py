@@ -58,7 +58,7 @@ def compare(
                 for pair in pairs
                 if pair.ours == pair.rival and pair.id not in stage.rows
             )
-            for preference in judge.compare([pair for pair in pairs if pair.id not in stage.rows]):
+            for preference in judge.compare(pairs, set(stage.rows)):
                 stage.append([preference])
             rows = [stage.rows[pair.id] for pair in pairs]
             cost = sum(row.detail.get("cost", 0.0) for row in rows)

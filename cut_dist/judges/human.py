@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cut_dist.judges.base import Judged, JudgeRequest
 from cut_dist.judges.human_form import JUDGE, Answer, Form, Question
 from cut_dist.judges.human_server import ask_on_page
 from cut_dist.judges.human_sheet import ask_in_sheet
 
+if TYPE_CHECKING:
+    from cut_dist.online.config import OnlineConfig
 
-def ask(form: Form, questions: Sequence[Question], sheet: Path, port: int | None) -> Iterator[Answer]:
+
+def make(cfg: OnlineConfig) -> HumanJudge:
+    """The judge of a stage; its sheet lies beside the stage's output, `judgments.to_judge.csv`."""
+    output = Path(cfg.stage.output)
+    return HumanJudge(output.with_name(f"{output.stem}.to_judge.csv"), cfg.judge.port)
+
+
+def ask(form: Form, questions: Sequence[Question], done: Set[str], sheet: Path, port: int | None) -> Iterator[Answer]:
     """Answers of people, as they come; see `ask_in_sheet` and `ask_on_page` for what they raise."""
-    return ask_in_sheet(form, questions, sheet) if port is None else ask_on_page(form, questions, port)
+    return ask_in_sheet(form, questions, done, sheet) if port is None else ask_on_page(form, questions, done, port)
 
 
 class HumanJudge:
@@ -27,14 +37,14 @@ class HumanJudge:
     def __init__(self, sheet: Path, port: int | None = None) -> None:
         self.sheet, self.port = sheet, port
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[Judged]:
-        """One `Judged` for each request that is answered.
+    def judge(self, requests: Sequence[JudgeRequest], done: Set[str] = frozenset()) -> Iterator[Judged]:
+        """One `Judged` for each request that is answered; see `judges.base.Judge`.
 
         Raises:
             WaitingForPeople: after all that is there, where something is open.
         """
         questions = [Question(request.id, request.instruction, (request.response,)) for request in requests]
-        for answer in ask(JUDGE, questions, self.sheet, self.port):
+        for answer in ask(JUDGE, questions, done, self.sheet, self.port):
             perfect = answer.verdict == "perfect"
             detail = {"judge": "human", "asked": "page" if self.port else "sheet"}
             if perfect and answer.words:

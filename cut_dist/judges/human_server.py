@@ -11,7 +11,7 @@ import queue
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,8 +29,8 @@ _PATIENCE_S = 60.0  # that a browser waits for its answer to be written down
 _GOODBYE_S = 5.0  # for the last page to reach the browser
 
 
-def ask_on_page(form: Form, questions: Sequence[Question], port: int) -> Iterator[Answer]:
-    """Serve the questions until all are answered; each answer is given as it comes.
+def ask_on_page(form: Form, questions: Sequence[Question], done: Set[str], port: int) -> Iterator[Answer]:
+    """Serve the questions that are not done until all are answered; each answer is given as it comes.
 
     The browser is told that an answer was taken once the caller asks for the next one, having written this one down.
 
@@ -38,13 +38,15 @@ def ask_on_page(form: Form, questions: Sequence[Question], port: int) -> Iterato
         ConfigError: the port is taken.
         WaitingForPeople: interrupted by Ctrl-C before all were answered.
     """
-    if not questions:
+    open_questions = [question for question in questions if question.id not in done]
+    if not open_questions:
         return
-    desk = Desk(form, questions)
+    desk = Desk(form, open_questions, len(questions))
     with _serving(desk, port) as address:
-        print(f"{counted(len(questions), 'response')} to judge on {address} (Ctrl-C: go on another time)", flush=True)
+        number = counted(len(open_questions), "response")
+        print(f"{number} to judge on {address} (Ctrl-C: go on another time)", flush=True)
         try:
-            for _ in questions:
+            for _ in open_questions:
                 given = desk.given.get()
                 try:
                     yield given.answer
@@ -68,10 +70,10 @@ class Given:
 
 
 class Desk:
-    """Which questions are open, shared by the threads of the server."""
+    """Which questions are open, out of `total` with those of earlier starts, shared by the threads of the server."""
 
-    def __init__(self, form: Form, questions: Sequence[Question]) -> None:
-        self.form, self.total, self.done = form, len(questions), 0
+    def __init__(self, form: Form, questions: Sequence[Question], total: int) -> None:
+        self.form, self.total, self.done = form, total, total - len(questions)
         self.given: queue.Queue[Given] = queue.Queue()
         self._questions = {question.id: question for question in questions}
         self._open = deque(self._questions)

@@ -1,17 +1,11 @@
-"""Questions as a CSV file that a person fills in with any spreadsheet program, and its way back.
-
-<sheet>              one row a question; the person writes into the last two columns
-<sheet>.asked.json   what was asked, so that rows that were mixed up or invented are told
-"""
+"""Questions as a CSV file that a person fills in with any spreadsheet program, and its way back."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from cut_dist import durable
@@ -25,36 +19,29 @@ _COMPARED = 1000  # characters of a cell; spreadsheet programs cut off what goes
 _NAMED = 10  # problems that a message lists
 
 
-def ask_in_sheet(form: Form, questions: Sequence[Question], sheet: Path) -> Iterator[Answer]:
+def ask_in_sheet(form: Form, questions: Sequence[Question], done: Set[str], sheet: Path) -> Iterator[Answer]:
     """Write the questions into `sheet` where it doesn't exist, else give what has been answered in it.
 
     Args:
         form: what is asked.
-        questions: those that are open; rows of others that were asked in this sheet are left alone.
+        questions: all of them, those that are done too.
+        done: ids of those whose answers were taken before; their rows are not read again.
         sheet: a CSV file; it is written once and from then on only read.
 
     Raises:
         WaitingForPeople: not everything is answered; the message says how much, and what is wrong with which rows.
     """
-    if not questions:
+    wanted = {question.id: question for question in questions if question.id not in done}
+    if not wanted:
         return
-    if not _asked_path(sheet).exists():
-        _write(form, questions, sheet)
+    if not sheet.exists():
+        _write(form, list(wanted.values()), sheet)
         raise WaitingForPeople(
-            f"{counted(len(questions), 'row')} to judge in {sheet}: fill in the columns verdict "
+            f"{counted(len(wanted), 'row')} to judge in {sheet}: fill in the columns verdict "
             f"({', '.join(form.verdicts)}) and {form.words}, save it as CSV and start the same command again"
         )
-    asked = json.loads(_asked_path(sheet).read_bytes())
-    strange = [question.id for question in questions if asked.get(question.id) != _digest(question)]
-    if strange:
-        raise WaitingForPeople(f"{sheet} is of other responses ({_named(strange)} is not in it): move it away")
-    filled, problems, present = _filled(form, _rows(form, sheet), asked)
-    wanted = [question.id for question in questions]
-    answers = [filled[id] for id in wanted if id in filled]
+    answers, problems = _filled(form, _rows(form, sheet), wanted, done)
     yield from answers
-    missing = [id for id in wanted if id not in present]
-    if missing:
-        problems.append(f"{counted(len(missing), 'row')} missing from it: {_named(missing)}")
     if len(answers) < len(wanted) or problems:
         said = "".join(f"\n  {problem}" for problem in problems[:_NAMED])
         more = f"\n  and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
@@ -64,22 +51,15 @@ def ask_in_sheet(form: Form, questions: Sequence[Question], sheet: Path) -> Iter
         )
 
 
-def _asked_path(sheet: Path) -> Path:
-    return sheet.with_name(f"{sheet.name}.asked.json")
-
-
 def _write(form: Form, questions: Sequence[Question], sheet: Path) -> None:
-    if sheet.exists():
-        raise WaitingForPeople(f"{sheet} is there, but was not written to be judged in (no {_asked_path(sheet).name})")
     text = io.StringIO(newline="")
     rows = csv.writer(text, quoting=csv.QUOTE_ALL)
     rows.writerow(_header(form))
     for question in questions:
+        # in brackets no id looks like a number, a date or a formula, which a spreadsheet program would change
         rows.writerow([f"[{question.id}]", *map(_cell, (question.instruction, *question.texts)), "", ""])
     sheet.parent.mkdir(parents=True, exist_ok=True)
     durable.replace_file(sheet, text.getvalue().encode("utf-8-sig"))  # by the mark Excel knows that it is UTF-8
-    asked = {question.id: _digest(question) for question in questions}
-    durable.replace_file(_asked_path(sheet), json.dumps(asked).encode())
 
 
 def _header(form: Form) -> list[str]:
@@ -92,14 +72,9 @@ def _cell(text: str) -> str:
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
-def _digest(question: Question) -> str:
-    return _cells_digest([question.instruction, *question.texts])
-
-
-def _cells_digest(texts: Sequence[str]) -> str:
-    """Of the first characters, apart from what saving again may change: white space and the quotation mark in front."""
-    plain = [" ".join(readable(text).removeprefix("'").split())[:_COMPARED] for text in texts]
-    return hashlib.sha256("\0".join(plain).encode()).hexdigest()
+def _start(texts: Sequence[str]) -> list[str]:
+    """The first characters, apart from what saving again may change: white space and the quotation mark in front."""
+    return [" ".join(readable(text).removeprefix("'").split())[:_COMPARED] for text in texts]
 
 
 def _rows(form: Form, sheet: Path) -> list[dict[str, str]]:
@@ -122,31 +97,47 @@ def _rows(form: Form, sheet: Path) -> list[dict[str, str]]:
 
 
 def _filled(
-    form: Form, rows: Sequence[dict[str, str]], asked: Mapping[str, str]
-) -> tuple[dict[str, Answer], list[str], set[str]]:
-    """Answers by id, what is wrong in sentences, and the ids that have a row."""
+    form: Form, rows: Sequence[Mapping[str, str]], wanted: Mapping[str, Question], done: Set[str]
+) -> tuple[list[Answer], list[str]]:
+    """The answers in the sheet's rows, and in sentences what is wrong with the others."""
     ids = [row["id"].strip().removeprefix("[").removesuffix("]") for row in rows]
-    several = {id for id, count in Counter(ids).items() if count > 1}
-    filled, problems = {}, [f"[{id}] has {Counter(ids)[id]} rows: keep one" for id in sorted(several & asked.keys())]
-    for id, row in zip(ids, rows):
-        verdict, words = row["verdict"].strip(), row[form.words].strip()
-        verdict = {name.casefold(): name for name in form.verdicts}.get(verdict.casefold(), verdict)
-        if id not in asked:
-            hint = nearest(id, asked)
+    answers, problems = [], []
+    counts = Counter(ids)
+    for id, count in counts.items():
+        if id not in wanted and id not in done:
+            hint = nearest(id, wanted)
             problems.append(f"[{id}] was not asked{f'; did it read [{hint}]?' if hint else ''}")
-        elif id in several or not (verdict or words):
+        elif id in wanted and count > 1:
+            problems.append(f"[{id}] has {count} rows: keep one")
+    for id, row in zip(ids, rows):
+        if id not in wanted or counts[id] > 1:
             continue
-        elif _cells_digest([row["instruction"], *(row[name] for name in form.texts)]) != asked[id]:
-            problems.append(f"[{id}] stands beside another text than was asked: were the rows sorted by one column?")
-        elif not verdict:
-            problems.append(f"[{id}] has a {form.words}, but no verdict: write one of {', '.join(form.verdicts)}")
-        elif problem := form.problem(verdict, words):
+        answer = _answer(form, id, row)
+        problem = _problem(form, row, answer, wanted[id])
+        if problem:
             problems.append(f"[{id}] {problem}")
-        else:
-            filled[id] = Answer(id, verdict, words)
-    return filled, problems, set(ids)
+        elif answer.verdict:
+            answers.append(answer)
+    missing = [f"[{id}]" for id in wanted if id not in ids]
+    if missing:
+        some = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        problems.append(f"{counted(len(missing), 'row')} missing, put them back or remove the file: {some}")
+    return answers, problems
 
 
-def _named(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    return ", ".join(f"[{id}]" for id in ids[:_NAMED]) + more
+def _answer(form: Form, id: str, row: Mapping[str, str]) -> Answer:
+    verdict, words = row["verdict"].strip(), row[form.words].strip()
+    by_folded = {name.casefold(): name for name in form.verdicts}
+    return Answer(id, by_folded.get(verdict.casefold(), verdict), words)
+
+
+def _problem(form: Form, row: Mapping[str, str], answer: Answer, question: Question) -> str | None:
+    """Why a row can't be taken; an empty one is no problem, only not judged yet."""
+    if not answer.verdict and not answer.words:
+        return None
+    found = [row["instruction"], *(row[name] for name in form.texts)]
+    if _start(found) != _start([question.instruction, *question.texts]):
+        return "stands beside another text than was asked: was one column sorted by itself?"
+    if not answer.verdict:
+        return f"has a {form.words}, but no verdict: write one of {', '.join(form.verdicts)}"
+    return form.problem(answer.verdict, answer.words)

@@ -7,7 +7,7 @@ where the orders disagree it is a tie, and counted as inconsistent too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,8 +56,13 @@ class Preference:
 class PairJudge(Protocol):
     """Anything that compares. It may answer in any order; the caller writes each answer down as it comes."""
 
-    def compare(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
-        """One `Preference` for each pair."""
+    def compare(self, pairs: Sequence[Pair], done: Set[str] = frozenset()) -> Iterator[Preference]:
+        """One `Preference` for each pair that is not done.
+
+        Args:
+            pairs: all of them, see `judges.base.Judge`.
+            done: ids that an earlier start has compared.
+        """
 
 
 def combined(orders: Sequence[Outcome | None]) -> Outcome | None:
@@ -70,8 +75,10 @@ def combined(orders: Sequence[Outcome | None]) -> Outcome | None:
 class VerifiablePairs:
     """Compares by the checks of the instruction: the response with fewer problems is better."""
 
-    def compare(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
+    def compare(self, pairs: Sequence[Pair], done: Set[str] = frozenset()) -> Iterator[Preference]:
         for pair in pairs:
+            if pair.id in done:
+                continue
             ours, rival = (len(check(text, pair.metadata["checks"]).problems) for text in (pair.ours, pair.rival))
             outcome: Outcome = "win" if ours < rival else "loss" if rival < ours else "tie"
             yield Preference(pair.id, outcome, [outcome], {"judge": "verifiable", "problems": [ours, rival]})
@@ -83,7 +90,7 @@ class VerdictPairs:
     def __init__(self, judge: Judge) -> None:
         self.inner = judge
 
-    def compare(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
+    def compare(self, pairs: Sequence[Pair], done: Set[str] = frozenset()) -> Iterator[Preference]:
         sides = {f"{pair.id}/{side}": (pair.id, side) for pair in pairs for side in ("ours", "rival")}
         requests = [
             _request(f"{pair.id}/{side}", pair, text)
@@ -91,7 +98,7 @@ class VerdictPairs:
             for side, text in (("ours", pair.ours), ("rival", pair.rival))
         ]
         half: dict[str, dict[str, Judged]] = {}
-        for judged in self.inner.judge(requests):
+        for judged in self.inner.judge(requests, {side for side, (id, _) in sides.items() if id in done}):
             id, side = sides[judged.id]
             both = half.setdefault(id, {})
             both[side] = judged
@@ -105,23 +112,24 @@ class HumanPairs:
     def __init__(self, sheet: Path, port: int | None = None) -> None:
         self.sheet, self.port = sheet, port
 
-    def compare(self, pairs: Sequence[Pair]) -> Iterator[Preference]:
-        questions = [
-            Question(pair.id, pair.instruction, (pair.ours, pair.rival) if ours_first(pair) else (pair.rival, pair.ours))
-            for pair in pairs
-        ]
-        first = {pair.id: ours_first(pair) for pair in pairs}
-        for answer in ask(COMPARE, questions, self.sheet, self.port):
-            chose_first = answer.verdict == "A"
-            outcome: Outcome = "tie" if answer.verdict == "tie" else "win" if chose_first == first[answer.id] else "loss"
-            detail = {"judge": "human", "ours_shown": "A" if first[answer.id] else "B"}
-            yield Preference(answer.id, outcome, [outcome], detail | ({"reason": answer.words} if answer.words else {}))
+    def compare(self, pairs: Sequence[Pair], done: Set[str] = frozenset()) -> Iterator[Preference]:
+        ours = {pair.id: "A" if ours_first(pair) else "B" for pair in pairs}
+        questions = [Question(pair.id, pair.instruction, _in_order(pair, first=ours[pair.id] == "A")) for pair in pairs]
+        for answer in ask(COMPARE, questions, done, self.sheet, self.port):
+            better = "win" if answer.verdict == ours[answer.id] else "loss"
+            outcome: Outcome = "tie" if answer.verdict == "tie" else better
+            detail = {"judge": "human", "ours_shown_as": ours[answer.id], "reason": answer.words or None}
+            yield Preference(answer.id, outcome, [outcome], detail)
 
 
 def ours_first(pair: Pair) -> bool:
     """Which order a pair is shown in, drawn by its id and texts, so that half of all are in either."""
     content = "\0".join((pair.id, pair.ours, pair.rival)).encode("utf-8", "surrogatepass")
     return hashlib.sha256(content).digest()[0] % 2 == 0
+
+
+def _in_order(pair: Pair, *, first: bool) -> tuple[str, str]:
+    return (pair.ours, pair.rival) if first else (pair.rival, pair.ours)
 
 
 def _request(id: str, pair: Pair, response: str) -> JudgeRequest:
