@@ -62,7 +62,7 @@ def compose_config(
     """
     OmegaConf.register_new_resolver("asset", asset_path, replace=True)
     with initialize_config_dir(str(conf_dir()), job_name=config_name, version_base="1.3"):
-        parsed = [_parse(text) for text in overrides]
+        parsed = [parse_override(text) for text in overrides]
         search = _search_path(config_dir)
         groups = config_groups(search)
         for override in parsed:
@@ -75,6 +75,35 @@ def compose_config(
     if cfg.run.name == "auto":
         cfg.run.name = auto_name(cfg, overrides)
     return cfg
+
+
+def read_config(path: Path, overrides: Sequence[str] = (), schema: type[AnyConfig] = Config) -> AnyConfig:
+    """Validate a composed configuration kept as a file, the config.yaml of a run's folder, with values on top.
+
+    Args:
+        path: YAML of the whole tree, as `run_folder.write_config` writes it.
+        overrides: `objective.lam=1.2` and the like; groups are chosen no more.
+        schema: as for `compose_config`.
+
+    Raises:
+        ConfigError: the file is missing or no configuration, or an override chooses a member of a group.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--config-file={path}: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config-file={path}: is no configuration; give the config.yaml of a run's folder.")
+    tree = OmegaConf.create(content)
+    for override in map(parse_override, overrides):
+        if override.is_delete() or "." not in override.key_or_group and override.key_or_group != "seed":
+            raise ConfigError(
+                f"{override.input_line!r}: a composed configuration takes KEY=VALUE only, no groups; leave out "
+                "--config-file to choose members and experiments."
+            )
+        _check_override(override, {}, schema)
+        OmegaConf.update(tree, override.key_or_group, override.value(), force_add=True)
+    return to_config(tree, schema)
 
 
 def config_groups(search: Sequence[str] = ()) -> dict[str, list[str]]:
@@ -109,9 +138,16 @@ def _search_path(config_dir: str | None) -> list[str]:
     return [f"hydra.searchpath=['file://{quoted}']"]
 
 
-def _parse(text: str) -> Override:
+def parse_override(text: str) -> Override:
+    """One override in Hydra's grammar.
+
+    Raises:
+        ConfigError: it can't be read; the message says how to write it.
+    """
+    hydra = GlobalHydra.instance()  # knows the members that a glob() of a group means
+    loader = hydra.config_loader() if hydra.is_initialized() else None
     try:
-        return OverridesParser.create().parse_override(text)
+        return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
     except HydraException:
         remedy = "write key=value, and quote a value with special characters twice: \"key='a, b = c'\""
         hint = f" Did you mean +{EXPERIMENT}={text}?" if text.replace("_", "").isalnum() else ""
@@ -123,7 +159,7 @@ def _check_override(override: Override, groups: Mapping[str, Sequence[str]], sch
     key, added = override.key_or_group, override.is_add() or override.is_force_add()
     text = override.input_line
     if override.is_sweep_override():
-        raise ConfigError(f"{text!r} lists several values, a sweep: give one, or quote the comma.")
+        raise ConfigError(f"{text!r} lists several values, a sweep: try all with -m, give one, or quote the comma.")
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
         raise ConfigError(f"{text!r}: Hydra itself has nothing to set here; it writes no files and no logs.")
     if override.is_delete():

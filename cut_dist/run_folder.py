@@ -24,17 +24,19 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config_check import NAME_RULE, is_name
+from cut_dist.wording import UserError
 
 STOP_FILE = "STOP"
 CONFIG_FILE = "config.yaml"
 IDENTITY_FILE = "identity.json"
 FINISHED_FILE = "finished.json"
 LOCK_FILE = ".lock"
+_OTHER_RUN = "choose another run.name, or start anew with run.resume=never"
 
 log = logging.getLogger(__name__)
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(UserError, RuntimeError):
     """A run's folder can't be used as asked; the message says why and what to do."""
 
 
@@ -121,8 +123,8 @@ def write_config(folder: Path, config: dict[str, Any], identity: dict[str, Any])
     durable.replace_file(folder / CONFIG_FILE, text.encode())
 
 
-def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
-    """Passes for a new folder and for one made with the same identity.
+def check_same_config(folder: Path, identity: dict[str, Any], otherwise: str = _OTHER_RUN) -> None:
+    """Passes for a new folder and for one made with the same identity; `otherwise` is what else one can do.
 
     Raises:
         RunFolderError: naming each key that differs, old → new.
@@ -138,18 +140,23 @@ def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
         stored = json.loads(path.read_bytes())
     except ValueError as error:
         raise RunFolderError(f"{path} is damaged ({error}): choose another run.name") from error
-    old, new = _flat(stored), _flat(json.loads(_json(identity)))
-    changes = [
-        f"{key}: {_show(old, key)} → {_show(new, key)}"
-        for key in sorted(old.keys() | new.keys())
-        if _show(old, key) != _show(new, key)
-    ]
+    changes = config_changes(stored, identity)
     if changes:
         raise RunFolderError(
             f"{folder} was started with another configuration:\n  "
             + "\n  ".join(changes)
-            + "\nSet these back to continue it, choose another run.name, or start anew with run.resume=never"
+            + f"\nSet these back to continue it, or {otherwise}"
         )
+
+
+def config_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Each dotted key that differs between two trees, as "key: old → new"."""
+    before, after = _flat(old), _flat(json.loads(_json(new)))
+    return [
+        f"{key}: {_show(before, key)} → {_show(after, key)}"
+        for key in sorted(before.keys() | after.keys())
+        if _show(before, key) != _show(after, key)
+    ]
 
 
 def mark_finished(folder: Path, summary: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -44,6 +45,35 @@ def test_the_job_gets_the_configuration_and_gives_the_exit_status():
     assert run(job=lambda cfg: None) == 0
 
 
+def test_a_composed_configuration_is_taken_whole_with_values_on_top(tmp_path):
+    cfg = compose_config("train", ["+experiment=smoke", "deepspeed=zero2", "objective.lam=1.2"])
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(dataclasses.asdict(cfg)))
+    seen = []
+    assert run("--config-file=config.yaml", job=lambda cfg: seen.append(cfg) or 0) == 0
+    assert seen == [cfg]
+    assert run("--config-file=config.yaml", "objective.lam=2", "run.name=b", job=lambda cfg: seen.append(cfg) or 0) == 0
+    cfg.objective.lam, cfg.run.name = 2.0, "b"
+    assert seen[1] == cfg
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--config-file=none.yaml"], "--config-file=none.yaml: [Errno 2] No such file"),
+        (["--config-file=text.yaml"], "text.yaml: is no configuration; give the config.yaml"),
+        (["--config-file=part.yaml"], "'model' is missing"),
+        (["--config-file=part.yaml", "+experiment=smoke"], "a composed configuration takes KEY=VALUE"),
+        (["--config-file=part.yaml", "objective.lamda=1"], "did you mean 'objective.lam'?"),
+        (["--config-file=part.yaml", "--config-dir=."], "it takes nothing from --config-dir"),
+    ],
+)
+def test_a_composed_configuration_that_is_none_is_said(argv, said, tmp_path, capsys):
+    (tmp_path / "text.yaml").write_text("only text")
+    (tmp_path / "part.yaml").write_text("seed: 1")
+    assert run(*argv, job=never) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flags", [["--local_rank=3"], ["--local-rank=3"], ["--local_rank", "3"], []])
 @pytest.mark.parametrize("place", [0, 1])
 def test_the_launchers_local_rank_is_left_out(flags: list[str], place: int):
@@ -71,7 +101,7 @@ MISTAKES = {
     "lam=1.2": "did you mean 'objective.lam'?",
     "lambda=1.2": "did you mean 'objective.lam'?",
     "learning_rate=1e-5": "did you mean 'train.lr'?",
-    "name=mine": "did you mean 'objective.name' or 'tracker.name' or 'run.name'?",
+    "name=mine": "'objective.name' or 'tracker.name' or 'run.name' or 'sweep.name'?",
     "api_key=hunter2": "come from the environment",
     "objectve.lam=1": "did you mean 'objective'?",
     "+typo=3": "There is no key 'typo'. Keys of the configuration: checkpoint, data,",
@@ -92,9 +122,9 @@ MISTAKES = {
     "objective.lam=null": "objective.lam=null: must be a number",
     "objective.lam.x=1": "'objective.lam' is one value",
     "objective.contrast=fak": "did you mean 'fake'?",
-    "objective.lam=1,2": "a sweep: give one",
-    "objective.lam=range(1,3)": "a sweep: give one",
-    "+experiment=smoke,quickstart": "a sweep: give one",
+    "objective.lam=1,2": "a sweep: try all with -m, give one",
+    "objective.lam=range(1,3)": "a sweep: try all with -m, give one",
+    "+experiment=smoke,quickstart": "a sweep: try all with -m, give one",
     "train.max_steps=1.5": "must be a whole number or null",
     "train.schedule=constnt": "did you mean 'constant'?",
     "data=jsonl": "No value yet for data.path: add data.path=... to the command",
@@ -118,8 +148,8 @@ MISTAKES = {
     "hydra/launcher=basic": "Hydra itself has nothing to set",
     "+hydra.callbacks.x._target_=os.system": "Hydra itself has nothing to set",
     "~data.path": "'data.path' is missing",
-    "-m": "--multirun is not offered",
-    "--multirun": "--multirun is not offered",
+    "-m": "--multirun is not offered here",
+    "--multirun": "--multirun is not offered here",
     "--config-dri=x": "did you mean --config-dir?",
     "--config-dir=nowhere": "--config-dir=nowhere: there is no such folder",
     "--cfg": "Argument --cfg/-c: expected one argument",

@@ -13,14 +13,21 @@ import yaml
 from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.config import Config, ConfigError, PreviewJobConfig, run_dir
 from cut_dist.config_compose import compose_config, conf_dir
+from cut_dist.online.config import OnlineConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
 ROOT_YAMLS = sorted(CONF.glob("*.yaml"))
 MEMBERS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
 GROUP_MEMBERS = [(str(path.parent), path.name) for path in MEMBERS if path.parent.name != "experiment"]
-EXPERIMENTS = [path.name for path in MEMBERS if path.parent.name == "experiment"]
-SCHEMAS = {"train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig}
+ONLINE_EXPERIMENTS = ["online_llama2_13b", "online_smoke", "online_smollm2"]  # of launch/online.py and its stages alone
+EXPERIMENTS = [
+    path.name for path in MEMBERS if path.parent.name == "experiment" and path.name not in ONLINE_EXPERIMENTS
+]
+SCHEMAS = {
+    "train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig, "online": OnlineConfig,
+}  # fmt: skip
+ONLINE_GROUPS = {"instructions", "generator", "judge"}
 
 # What a member leaves to the command line.
 PATH_NEEDED = {"data.path": "data.path=mine.jsonl"}
@@ -34,11 +41,24 @@ REQUIRED = {
     ("deepspeed", "zero3_nvme"): NVME_NEEDED,
     ("experiment", "llama2_13b_1node"): PATH_NEEDED,
     ("experiment", "llama2_13b_4nodes"): PATH_NEEDED,
+    ("experiment", "judge_llama2_13b"): PATH_NEEDED,
+}
+# What a member of the online groups asks for: its default is null, which only that member refuses.
+GIVEN = {
+    ("instructions", "file"): ["instructions.path=mine.jsonl"],
+    ("generator", "endpoint"): ["generator.endpoint.base_url=http://x", "generator.endpoint.model=m"],
+    ("judge", "endpoint"): ["judge.endpoint.base_url=http://x", "judge.endpoint.model=m"],
+    ("judge", "local"): ["judge.model=some/model"],
 }
 
 
 def required(group: str, member: str) -> list[str]:
-    return list(REQUIRED.get((group, member), {}).values())
+    return [*REQUIRED.get((group, member), {}).values(), *GIVEN.get((group, member), [])]
+
+
+def entry_of(group: str) -> str:
+    """Which root yaml chooses among the members of a group."""
+    return "online" if group in ONLINE_GROUPS else "train"
 
 
 def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
@@ -47,9 +67,10 @@ def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
 
 def test_the_tree_is_where_the_code_looks_for_it_and_holds_nothing_else():
     assert conf_dir() == CONF
-    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "preview", "train"]
-    assert {group for group, _ in GROUP_MEMBERS} == {"model", "data", "objective", "deepspeed", "tracker"}
-    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS)
+    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "online", "preview", "train"]
+    groups = {"model", "data", "objective", "deepspeed", "tracker", *ONLINE_GROUPS}
+    assert {group for group, _ in GROUP_MEMBERS} == groups
+    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS) + len(ONLINE_EXPERIMENTS)
     assert walked == len([path for path in CONF.rglob("*") if path.is_file()])
 
 
@@ -61,7 +82,8 @@ def test_each_entry_point_composes_without_any_override(entry: str):
 
 @pytest.mark.parametrize(("group", "member"), GROUP_MEMBERS)
 def test_each_group_member_composes(group: str, member: str):
-    cfg = compose_config("train", [f"{group}={member}", *required(group, member)])
+    entry = entry_of(group)
+    cfg = compose_config(entry, [f"{group}={member}", *required(group, member)], SCHEMAS[entry])
     assert run_dir(cfg).parts[:2] == ("runs", "train")
 
 
@@ -73,6 +95,13 @@ def test_each_experiment_composes_under_its_own_name(name: str, entry: str):
     assert cfg.run.name == ("default" if not required("experiment", name) else cfg.run.name)
 
 
+@pytest.mark.parametrize("name", ONLINE_EXPERIMENTS)
+def test_each_experiment_of_the_rounds_composes_under_its_own_name(name: str):
+    cfg = experiment(name, entry="online")
+    assert (cfg.run.experiment, cfg.run.name, cfg.data.path) == (name, "default", "triplets.jsonl")
+    assert cfg.data.on_bad_row == "skip"
+
+
 @pytest.mark.parametrize(("group", "member"), REQUIRED)
 def test_what_a_member_leaves_open_is_asked_for_by_name(group: str, member: str):
     plus = "+" if group == "experiment" else ""
@@ -81,11 +110,20 @@ def test_what_a_member_leaves_open_is_asked_for_by_name(group: str, member: str)
             compose_config("train", [f"{plus}{group}={member}"])
 
 
+@pytest.mark.parametrize(("group", "member"), GIVEN)
+def test_what_a_member_of_the_online_groups_needs_is_asked_for_by_name(group: str, member: str):
+    for given in GIVEN[group, member]:
+        others = [text for text in GIVEN[group, member] if text != given]
+        with pytest.raises(ConfigError, match=re.escape(f"{given.partition('=')[0]}=null: ")):
+            compose_config("online", [f"{group}={member}", *others], OnlineConfig)
+
+
 def test_the_experiments_that_the_project_promises_are_there():
     rounds = {f"online_round{number}" for number in range(1, 6)}
     offline = {"offline_shepherd", "offline_summarization"}
-    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes"}
-    assert set(EXPERIMENTS) == rounds | offline | others
+    sweeps = {"sweep_smoke", "sweep_paper"}
+    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes", "judge_llama2_13b"}
+    assert set(EXPERIMENTS) == rounds | offline | sweeps | others
 
 
 # --- what the experiments mean ---
