@@ -82,6 +82,23 @@ def test_an_excerpt_is_the_texts_own_beginning(text: str) -> None:
     assert len(inside) <= 60 and (clean.startswith(inside) or text.strip().startswith(inside))
 
 
+@pytest.mark.parametrize(
+    "text, quoted",
+    [
+        ("a" * 60, '"' + "a" * 60 + '"'),
+        ("a" * 61, '"' + "a" * 60 + '..."'),
+        ("a " * 40, '"' + "a " * 29 + 'a..."'),
+        ("b " + "a" * 60, '"b..."'),
+        ("  one\ntwo", '"one..."'),
+        ("One.\ntwo", '"One. ..."'),
+        ("a\tb\x00\ud800", '"a b\ufffd\ufffd"'),
+        ("\n ", '""'),
+    ],
+)
+def test_an_excerpt_is_short_clean_and_of_one_line(text: str, quoted: str) -> None:
+    assert excerpt(text, (0, len(text))) == quoted
+
+
 HUGE = 20_000
 NASTY = ["a", " ", "\n", ".", "*", "#", "[", "]", '"', "{", '{"a":', "[1,", "<<a", "<<", "1. ", "- ", "-\n", "a,"]
 NASTY += ["******\n", "Part 1\n", "[a", "*a", "`", "12 ", "a—", " \n", "A.", "P.S.", "\n\n", "(", '."', "**a", "a*"]
