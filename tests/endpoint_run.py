@@ -1,7 +1,7 @@
 """A judge at work in a process of its own, to be killed: endpoint_run.py BASE_URL STORE OUTPUT COUNT [KEY=VALUE ...]
 
-It judges COUNT responses and appends every judgment to OUTPUT as launch/judge.py does. The right verdict of response n is
-a function of n alone (`expected`), which the test's server knows too.
+It judges COUNT responses and appends every judgment to OUTPUT as launch/judge.py does. The right verdict of response n
+is a function of n alone (`expected`), which the test's server knows too.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python tests/openai_server.py --model HuggingFaceTB/SmolLM2-135M-Instruct --port 8000
 
-In a test: `with Server(answer, fault=...) as server:` and `server.base_url`. It notes every request and its outcome, and
-an answer counts as "answered" only once it was written out in full to a client that was still there.
+In a test: `with Server(answer, fault=...) as server:` and `server.base_url`. It notes every request and its outcome; an
+answer counts as "answered" only once it was written out in full to a client that was still there.
 """
 
 from __future__ import annotations

@@ -193,8 +193,8 @@ def _api_key(variable: str) -> str:
 def _pause(failed_alone: int, error: Transient) -> float:
     """Seconds before the next attempt: those that the server asks for, and a back-off with jitter.
 
-    The back-off grows while the server answers nobody, or says that it is pressed too hard; a server that answers others
-    is up, and the next attempt is as likely to succeed as any.
+    The back-off grows while the server answers nobody, or says that it is pressed too hard; a server that answers
+    others is up, and the next attempt is as likely to succeed as any.
     """
     if error.retry_after > _LONGEST_ASKED_PAUSE_S:
         raise EndpointError(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 _WINDOW_S = 60.0
+_LOOK_S = 0.25  # amounts that are set right make room before the oldest leaves
 
 
 @dataclass
@@ -45,7 +46,8 @@ class RateLimit:
         amount = min(amount, self._limit)
         async with self._turn:
             while self._used() + amount > self._limit:
-                await self._sleep(max(self._entries[0].at + _WINDOW_S - self._clock(), 0.001))
+                until_oldest_leaves = self._entries[0].at + _WINDOW_S - self._clock()
+                await self._sleep(min(max(until_oldest_leaves, 0.001), _LOOK_S))
             entry = Entry(self._clock(), amount)
             self._entries.append(entry)
         return entry

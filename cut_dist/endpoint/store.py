@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
+import os
 import sqlite3
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -27,42 +26,40 @@ CREATE INDEX IF NOT EXISTS by_account ON expenses (account);
 class Store:
     """Replies by the hash of their request, and expenses by account.
 
-    Reads take microseconds and are made where they are asked for. Writes go to a thread; those that come while one is
-    being synced to disk share the next sync, so many at once cost no more than one.
+    A write is committed the moment it is asked for: from there on no kill loses it. It returns once it is on the disk
+    too; the syncs are made in a thread, and all writes that came during one share the next.
 
     Raises:
-        EndpointError: the file can't be opened or is no such store; the message names it.
+        EndpointError: the file can't be opened or written, or is no such store; the message names it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._waiting: deque[tuple[Statement, ...]] = deque()
-        self._broken: sqlite3.Error | None = None
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="replies")
+        self._committed, self._synced = 0, 0
+        self._syncer = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = self._connect()
-            self._database.execute("PRAGMA journal_mode=WAL")
+            # isolation_level=None: transactions begin and end where the code says so.
+            self._database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            if self._database.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+                raise sqlite3.OperationalError("its file system has no shared memory for a write-ahead log")
+            self._database.execute("PRAGMA synchronous=NORMAL")  # a commit does not wait for the disk, `_sync` does
             self._database.executescript(_TABLES)
-            self._reader = self._connect()
+            self._log = os.open(f"{path}-wal", os.O_RDWR)
         except (sqlite3.Error, OSError) as error:
-            raise EndpointError(f"the store of replies {path} can't be used: {error}. Name another file") from error
-
-    def _connect(self) -> sqlite3.Connection:
-        # isolation_level=None: transactions begin and end where the code says so. FULL: a commit is on the disk.
-        database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
-        database.execute("PRAGMA synchronous=FULL")
-        return database
+            raise EndpointError(
+                f"the store of replies {path} can't be used: {error}. Name another file, on a local disk"
+            ) from error
 
     def reply(self, key: str) -> Reply | None:
         """The reply to a request, if it was paid for before."""
-        row = self._reader.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return Reply(**json.loads(row[0])) if row else None
 
     def spent(self, account: str) -> float:
         """US dollars of an account, counting at their highest those requests whose end is not known."""
         query = "SELECT TOTAL(dollars) FROM expenses WHERE account = ?"
-        return self._reader.execute(query, (account,)).fetchone()[0]
+        return self._database.execute(query, (account,)).fetchone()[0]
 
     async def save(self, key: str, model: str, reply: Reply, expense: tuple[str, float] | None) -> None:
         """Keep a reply, and with it what it cost: (id, dollars) of its expense."""
@@ -78,27 +75,29 @@ class Store:
         await self._write(_cost(expense, dollars))
 
     async def _write(self, *statements: Statement) -> None:
-        self._waiting.append(statements)
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._commit)
-
-    def _commit(self) -> None:
-        """Write all that waits as one transaction. What an earlier call took along is on the disk already."""
-        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
         try:
-            if batch and not self._broken:
-                self._database.execute("BEGIN IMMEDIATE")
-                for statement, values in itertools.chain.from_iterable(batch):
-                    self._database.execute(statement, values)
-                self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._broken = error
-        if self._broken:  # some of these may have been taken along by the call that failed, so none is told "kept"
-            raise EndpointError(f"the store of replies {self.path} can't be written: {self._broken}") from self._broken
+            self._database.execute("BEGIN IMMEDIATE")
+            for statement, values in statements:
+                self._database.execute(statement, values)
+            self._database.execute("COMMIT")
+            self._committed += 1
+            await asyncio.get_running_loop().run_in_executor(self._syncer, self._sync, self._committed)
+        except (sqlite3.Error, OSError) as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise EndpointError(f"the store of replies {self.path} can't be written: {error}") from error
+
+    def _sync(self, commit: int) -> None:
+        """Have the disk hold the first `commit` commits; what a sync since then has taken along is there already."""
+        if self._synced < commit:
+            reached = self._committed
+            os.fsync(self._log)
+            self._synced = reached
 
     def close(self) -> None:
-        """Wait for writes under way and close the file."""
-        self._writer.shutdown()
-        self._reader.close()
+        """Wait for syncs under way and close the file."""
+        self._syncer.shutdown()
+        os.close(self._log)
         self._database.close()
 
 
