@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -20,7 +21,8 @@ from omegaconf import OmegaConf
 from cut_dist.config import AnyConfig, Config, ConfigError
 from cut_dist.config_compose import compose_config, conf_dir, config_groups, read_config
 from cut_dist.preflight import port_taken
-from cut_dist.wording import nearest
+from cut_dist.sweep.plan import Request, print_jobs
+from cut_dist.wording import UserError, nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1
@@ -34,7 +36,8 @@ _USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY
 
 {groups}
 options:
-  --cfg job           print the composed, validated configuration and do nothing else
+  -m, --multirun      a sweep: KEY=A,B and GROUP=A,B in every combination, one job after the other
+  --cfg job           print the composed, validated configuration (with -m: the jobs) and do nothing else
   --config-dir DIR    take groups and experiments of your own from DIR too (DIR/experiment/mine.yaml)
   --config-file FILE  take a composed configuration, a run's config.yaml; only KEY=VALUE goes on top
   --help              this text
@@ -52,6 +55,7 @@ def hydra_entry(
     job: Callable[[AnyConfig], int | None],
     schema: type[AnyConfig] = Config,
     argv: Sequence[str] | None = None,
+    sweep: Callable[[Request], int] | None = None,
 ) -> NoReturn:
     """Compose the configuration that the command asks for, run `job` on it and exit.
 
@@ -64,15 +68,28 @@ def hydra_entry(
         job: takes the validated configuration; imports what is heavy itself, so that mistakes show at once.
         schema: `Config`, or a subclass of it with the sections of this entry point.
         argv: arguments without the script's name; default `sys.argv[1:]`.
+        sweep: runs in place of `job` where -m asks for several configurations; it composes them itself.
     """
     rank = int(os.environ.get("RANK", "0"))
     try:
-        cfg = _configuration(config_name, schema, sys.argv[1:] if argv is None else argv, is_main=rank == 0)
+        options, overrides = _arguments(sys.argv[1:] if argv is None else argv)
+        compose = functools.partial(_compose, config_name, schema, options)
+        if options.help or (options.cfg and rank):
+            cfg = None
+        elif options.multirun:
+            job, cfg = _sweep(sweep, options), Request(compose, overrides)
+        else:
+            cfg = compose(overrides)
     except ConfigError as error:
         _let_rank_0_speak(rank)
         if rank == 0:
             print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_CONFIGURATION)
+    if options.help and rank == 0:
+        print(_usage())
+    elif options.cfg and not options.multirun and rank == 0:
+        print(OmegaConf.to_yaml(dataclasses.asdict(cfg)), end="")
+        cfg = None
     if cfg is None:
         sys.exit(0)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -90,8 +107,8 @@ def hydra_entry(
     sys.exit(status or 0)
 
 
-def _configuration(config_name: str, schema: type[AnyConfig], argv: Sequence[str], is_main: bool) -> AnyConfig | None:
-    """The configuration, or None where the command only asked for something to be printed."""
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options, and the rest, which are overrides."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--local_rank", "--local-rank")  # the deepspeed launcher's; LOCAL_RANK says the same
     parser.add_argument("--help", "-h", action="store_true")
@@ -100,29 +117,27 @@ def _configuration(config_name: str, schema: type[AnyConfig], argv: Sequence[str
     parser.add_argument("--config-file")
     parser.add_argument("--multirun", "-m", action="store_true")
     options, overrides = parser.parse_known_args(argv)
-    if options.help:
-        if is_main:
-            print(_usage())
-        return None
-    if options.multirun:
-        raise ConfigError(
-            "--multirun is not offered, each rank would run the whole sweep: start one command per setting."
-        )
     flags = [text for text in overrides if text.startswith("-")]
     if flags:
-        match = nearest(flags[0].lstrip("-"), ["help", "cfg", "config-dir", "config-file"])
+        match = nearest(flags[0].lstrip("-"), ["help", "cfg", "config-dir", "config-file", "multirun"])
         raise ConfigError(f"There is no option {flags[0]}{f'; did you mean --{match}?' if match else '.'}")
     if options.config_file and options.config_dir:
         raise ConfigError("--config-file is a whole configuration; it takes nothing from --config-dir.")
+    return options, overrides
+
+
+def _compose(
+    config_name: str, schema: type[AnyConfig], options: argparse.Namespace, overrides: Sequence[str]
+) -> AnyConfig:
     if options.config_file:
-        cfg = read_config(Path(options.config_file), overrides, schema)
-    else:
-        cfg = compose_config(config_name, overrides, schema, options.config_dir)
-    if options.cfg:
-        if is_main:
-            print(OmegaConf.to_yaml(dataclasses.asdict(cfg)), end="")
-        return None
-    return cfg
+        return read_config(Path(options.config_file), overrides, schema)
+    return compose_config(config_name, overrides, schema, options.config_dir)
+
+
+def _sweep(run: Callable[[Request], int] | None, options: argparse.Namespace) -> Callable[[Request], int | None]:
+    if run is None:
+        raise ConfigError("--multirun is not offered here: launch/train.py -m or launch/sweep.py start a sweep.")
+    return print_jobs if options.cfg else run
 
 
 def _usage() -> str:
@@ -146,13 +161,7 @@ def _let_rank_0_speak(rank: int) -> None:
 
 def _for_users(error: Exception) -> str | None:
     """What is wrong and the remedy, for errors whose traceback would only hide it; None for all others."""
-    from cut_dist.data.triplets import DataError
-    from cut_dist.engine import MainRankError
-    from cut_dist.manifest import CheckpointError
-    from cut_dist.model.resolve import ModelNotFound
-    from cut_dist.run_folder import RunFolderError
-
-    if isinstance(error, (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)):
+    if isinstance(error, UserError):
         return str(error)
     # Two starts at the same moment: neither sees the other before. By name, since torch may not be imported.
     if type(error).__name__ == "DistNetworkError" and "EADDRINUSE" in str(error):

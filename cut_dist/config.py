@@ -27,7 +27,7 @@ from cut_dist.run_identity import asset_path, auto_name, config_hash, identity, 
 
 __all__ = [
     "CheckpointConfig", "Config", "ConfigError", "DataConfig", "EvalConfig", "ModelConfig", "ObjectiveConfig",
-    "PreviewConfig", "PreviewJobConfig", "RunConfig", "TrackerConfig", "TrainConfig", "asset_path",
+    "PreviewConfig", "PreviewJobConfig", "RunConfig", "SweepConfig", "TrackerConfig", "TrainConfig", "asset_path",
     "auto_name", "config_hash", "identity", "run_dir", "to_config",
 ]  # fmt: skip
 
@@ -116,19 +116,22 @@ class DataConfig:
 class ObjectiveConfig:
     """The loss; lam, alpha and gamma are the paper's (equations 5 and 6)."""
 
-    name: Literal["cut"] = "cut"
+    name: Literal["cut", "judge"] = "cut"  # judge: likelihood of an AI judge's replies; lam, alpha, gamma rest
     # A token is inappropriate where p(y|x,j-) > lam * p(y|x,j+), and unlearned by alpha * p(y|x,j-)^gamma.
     lam: float = ranged(1.1, above=0, why="paper: 1.1 or 1.2")
     alpha: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5 or 1")
     gamma: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5, 1 or 2")
     contrast: Literal["fake", "instruction"] = "fake"  # the context that stands for j+
-    fake_judgment: str = "Perfect."
+    fake_judgment: str = "Perfect."  # under judge: what it learns to say of a satisfactory response, before "Yes."
     reduction: Literal["example_mean", "token_mean"] = "example_mean"
 
     def __post_init__(self) -> None:
         given = self.contrast != "fake" or self.fake_judgment.strip() != ""
         remedy = "contrast=fake needs one; to do without set objective.contrast=instruction"
         require(given, "objective.fake_judgment", self.fake_judgment, remedy)
+        praise = self.name != "judge" or self.fake_judgment.strip() != ""
+        remedy = "objective=judge teaches it as the judgment of a satisfactory response"
+        require(praise, "objective.fake_judgment", self.fake_judgment, remedy)
 
 
 @dataclass
@@ -219,6 +222,30 @@ class RunConfig:
 
 
 @dataclass
+class SweepConfig:
+    """Which values -m and launch/sweep.py try, where the jobs lie, how they are compared and run."""
+
+    name: str | None = None  # null: run.experiment; the jobs lie in <root>/<name>/<job>/
+    root: str = "sweeps"
+    params: dict[str, Any] = field(default_factory=dict)  # key -> values as on the command line
+    metric: str = "heldout/p_inappropriate"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    on_failure: Literal["continue", "stop"] = "continue"
+    jobs_at_a_time: int = ranged(1, at_least=1)  # launch/sweep.py
+    ranks_per_job: int | None = ranged(None, at_least=1)  # launch/sweep.py
+    cluster: Literal["here", "slurm", "local"] = "here"  # launch/sweep.py; local: submitit without SLURM
+    submitit: dict[str, Any] = field(default_factory=dict)  # of its executor
+
+    def __post_init__(self) -> None:
+        usable = self.root != "" and "\n" not in self.root
+        require(usable, "sweep.root", self.root, "must be the path of a folder")
+        if self.name is not None:
+            check_name("sweep.name", self.name)
+        told = not self.submitit or self.cluster != "here"
+        require(told, "sweep.submitit", self.submitit, "is read only with sweep.cluster=slurm (or local)")
+
+
+@dataclass
 class Config:
     """Everything that launch/train.py needs; DeepSpeed's own keys stay a plain dict."""
 
@@ -230,6 +257,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     deepspeed: dict[str, Any] = field(default_factory=lambda: {"zero_optimization": {"stage": 0}})
     seed: int = ranged(42, at_least=0, at_most=2**32 - 1)
 

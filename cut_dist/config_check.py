@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
 
-from cut_dist.wording import nearest
+from cut_dist.wording import UserError, nearest
 
 Schema = TypeVar("Schema")
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 NAME_RULE = "1 to 64 of A-Z, a-z, 0-9, '.', '_', '-', not begin with '.' or '-' and not end with '.'"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration that can't be run. The message names the key, the value and the remedy."""
 
 

@@ -62,7 +62,7 @@ def compose_config(
     """
     OmegaConf.register_new_resolver("asset", asset_path, replace=True)
     with initialize_config_dir(str(conf_dir()), job_name=config_name, version_base="1.3"):
-        parsed = [_parse(text) for text in overrides]
+        parsed = [parse_override(text) for text in overrides]
         search = _search_path(config_dir)
         groups = config_groups(search)
         for override in parsed:
@@ -95,7 +95,7 @@ def read_config(path: Path, overrides: Sequence[str] = (), schema: type[AnyConfi
     if not isinstance(content, dict):
         raise ConfigError(f"--config-file={path}: is no configuration; give the config.yaml of a run's folder.")
     tree = OmegaConf.create(content)
-    for override in map(_parse, overrides):
+    for override in map(parse_override, overrides):
         if override.is_delete() or "." not in override.key_or_group and override.key_or_group != "seed":
             raise ConfigError(
                 f"{override.input_line!r}: a composed configuration takes KEY=VALUE only, no groups; leave out "
@@ -138,9 +138,16 @@ def _search_path(config_dir: str | None) -> list[str]:
     return [f"hydra.searchpath=['file://{quoted}']"]
 
 
-def _parse(text: str) -> Override:
+def parse_override(text: str) -> Override:
+    """One override in Hydra's grammar.
+
+    Raises:
+        ConfigError: it can't be read; the message says how to write it.
+    """
+    hydra = GlobalHydra.instance()  # knows the members that a glob() of a group means
+    loader = hydra.config_loader() if hydra.is_initialized() else None
     try:
-        return OverridesParser.create().parse_override(text)
+        return OverridesParser.create(config_loader=loader).parse_overrides([text])[0]
     except HydraException:
         remedy = "write key=value, and quote a value with special characters twice: \"key='a, b = c'\""
         hint = f" Did you mean +{EXPERIMENT}={text}?" if text.replace("_", "").isalnum() else ""
@@ -152,7 +159,7 @@ def _check_override(override: Override, groups: Mapping[str, Sequence[str]], sch
     key, added = override.key_or_group, override.is_add() or override.is_force_add()
     text = override.input_line
     if override.is_sweep_override():
-        raise ConfigError(f"{text!r} lists several values, a sweep: give one, or quote the comma.")
+        raise ConfigError(f"{text!r} lists several values, a sweep: try all with -m, give one, or quote the comma.")
     if key == "hydra" or key.startswith(("hydra.", "hydra/")):
         raise ConfigError(f"{text!r}: Hydra itself has nothing to set here; it writes no files and no logs.")
     if override.is_delete():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cut_dist import durable
+from cut_dist.wording import UserError
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
@@ -24,7 +25,7 @@ _HASH_BUFFER = 16 * 2**20
 _HASH_THREADS = 8  # sha256 runs without the interpreter's lock
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint can't be written, read or trusted; the message names it and the way out."""
 
 

@@ -21,6 +21,7 @@ from cut_dist.evaluate import TokenRecord, reference_tokens, summarise
 from cut_dist.lineage import finish_lineage, model_record, parent_run, write_lineage
 from cut_dist.metrics import MetricsLog
 from cut_dist.model.resolve import resolve_model
+from cut_dist.online.provenance import provenance
 from cut_dist.run_folder import STOP_FILE, mark_finished, write_config
 from cut_dist.run_start import METRICS, Start, run_identity
 from cut_dist.tracker import make_tracker
@@ -64,7 +65,10 @@ class Recorder:
         else:
             path = resolve_model(model.name_or_path, model.revision)
             record, parent = {**model_record(path, model.revision), "name": model.name_or_path}, parent_run(path)
-        described = {"path": self.cfg.data.path, "content_hash": data.content_hash, "counts": data.counts}
+        made_by = provenance(Path(self.cfg.data.path))  # an online round's triplets: judge, responses, instructions
+        described = {
+            "path": self.cfg.data.path, "content_hash": data.content_hash, "counts": data.counts, "made_by": made_by,
+        }  # fmt: skip
         write_lineage(
             self.folder,
             model=record,

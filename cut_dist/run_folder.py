@@ -24,17 +24,19 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config_check import NAME_RULE, is_name
+from cut_dist.wording import UserError
 
 STOP_FILE = "STOP"
 CONFIG_FILE = "config.yaml"
 IDENTITY_FILE = "identity.json"
 FINISHED_FILE = "finished.json"
 LOCK_FILE = ".lock"
+_OTHER_RUN = "choose another run.name, or start anew with run.resume=never"
 
 log = logging.getLogger(__name__)
 
 
-class RunFolderError(RuntimeError):
+class RunFolderError(UserError, RuntimeError):
     """A run's folder can't be used as asked; the message says why and what to do."""
 
 
@@ -121,8 +123,8 @@ def write_config(folder: Path, config: dict[str, Any], identity: dict[str, Any])
     durable.replace_file(folder / CONFIG_FILE, text.encode())
 
 
-def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
-    """Passes for a new folder and for one made with the same identity.
+def check_same_config(folder: Path, identity: dict[str, Any], otherwise: str = _OTHER_RUN) -> None:
+    """Passes for a new folder and for one made with the same identity; `otherwise` is what else one can do.
 
     Raises:
         RunFolderError: naming each key that differs, old → new.
@@ -143,7 +145,7 @@ def check_same_config(folder: Path, identity: dict[str, Any]) -> None:
         raise RunFolderError(
             f"{folder} was started with another configuration:\n  "
             + "\n  ".join(changes)
-            + "\nSet these back to continue it, choose another run.name, or start anew with run.resume=never"
+            + f"\nSet these back to continue it, or {otherwise}"
         )
 
 

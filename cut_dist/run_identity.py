@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 
+_PACE_AND_PRICE = (
+    "api_key_variable", "concurrency", "timeout_s", "max_attempts", "requests_per_minute", "tokens_per_minute",
+    "input_price", "output_price", "budget",
+)  # fmt: skip
 # Keys that say where, how often or how fast, and change no result beyond rounding: a run may go on with
 # others.
 NEUTRAL = (
@@ -25,11 +29,19 @@ NEUTRAL = (
     "eval",
     "checkpoint",
     "preview",
+    "sweep",
     "data.cache_dir",
     "model.attention",
     "model.context_split",
     "model.checkpointing",
     "train.micro_batch_tokens",
+    "stage",
+    "evaluation",  # each evaluation keeps an identity of its own
+    "online.rounds",  # more may be added
+    "online.launcher",
+    "online.evaluate_first",
+    *(f"judge.{key}" for key in ("cache", "port", "max_set_aside")),
+    *(f"{section}.endpoint.{key}" for section in ("generator", "judge") for key in _PACE_AND_PRICE),
 )
 _NAME_LENGTH, _PART_LENGTH, _HASH_LENGTH = 64, 28, 6
 _TELLING = ("model", "model.name_or_path", "data", "data.path")
@@ -71,7 +83,7 @@ def auto_name(cfg: Config, overrides: Iterable[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         key = key.partition("@")[0].replace("/", ".")
         if key != "experiment" and not _is_neutral(key):
-            parts[key] = _readable(key.rpartition(".")[2], value)
+            parts[key] = readable_part(key.rpartition(".")[2], value)
     if not parts:
         return "default"
     room = _NAME_LENGTH - _HASH_LENGTH - 1
@@ -129,8 +141,8 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def _readable(key: str, value: str) -> str:
-    """One override as part of a name: `path=../data/iter2.json` becomes `path-iter2`."""
+def readable_part(key: str, value: str) -> str:
+    """A key's last word and its value as part of a name: `path=../data/iter2.json` becomes `path-iter2`."""
     value = value.strip("'\" ")
     if "/" in value or key.endswith("path"):
         value = Path(value).stem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,17 +21,11 @@ from cut_dist.data.prepare import Prepared, prepare
 from cut_dist.data.sampler import Sampler
 from cut_dist.engine import gradients
 from cut_dist.engine.build import build_engine, set_lr
-from cut_dist.engine.launch import (
-    Ranks,
-    StopSignal,
-    broadcast_object,
-    remove_shared_buffers,
-    start_process,
-    stop_process,
-)
+from cut_dist.engine.launch import Ranks, broadcast_object, start_process, stop_process
 from cut_dist.engine.state import full_state_dict, load_checkpoint, on_main, save_checkpoint
 from cut_dist.export import export_model
 from cut_dist.model.load import Tokenizer, load_tokenizer
+from cut_dist.process import StopSignal, remove_shared_buffers
 from cut_dist.recorder import Recorder, read_evaluations
 from cut_dist.run_start import CHECKPOINTS, Start, open_run
 from cut_dist.schedule import lr_at
@@ -51,7 +46,9 @@ def train(cfg: Config) -> int:
     """
     stop = StopSignal()
     tokenizer = load_tokenizer(cfg.model)
-    data = prepare(cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment)
+    data = prepare(
+        cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
+    )
     ranks = start_process()
     try:
         with ExitStack() as held:  # rank 0 holds the run's folder
@@ -72,7 +69,7 @@ def train(cfg: Config) -> int:
             if ranks.is_main and status == 0:
                 report.show(Path(start.folder), read_evaluations(Path(start.folder)))
     finally:
-        remove_shared_buffers()
+        remove_shared_buffers(int(os.environ["MASTER_PORT"]))
     # only here: a rank that failed must end at once, without waiting for the others, so that the launcher ends them
     stop_process()
     return status

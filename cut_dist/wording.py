@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+
+class UserError(Exception):
+    """What the user of a command can mend: the message says what is wrong and the remedy, a traceback would hide it."""
+
+
 _SYNONYMS = {"lambda": "lam", "learning_rate": "lr", "batch_size": "global_batch_size", "zero": "deepspeed"}
 
 

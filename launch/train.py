@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cut_dist.cli import hydra_entry  # noqa: E402
 from cut_dist.config import Config  # noqa: E402
 from cut_dist.preflight import require_inputs, require_port  # noqa: E402
+from cut_dist.sweep.supervise import supervise  # noqa: E402
 
 
 def train(cfg: Config) -> int:
@@ -20,4 +21,4 @@ def train(cfg: Config) -> int:
 
 
 if __name__ == "__main__":
-    hydra_entry("train", train)
+    hydra_entry("train", train, sweep=supervise)

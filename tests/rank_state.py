@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 from cut_dist import checkpoint, manifest
 from cut_dist.engine import MainRankError, gradients
 from cut_dist.engine.build import build_engine
-from cut_dist.engine.launch import remove_shared_buffers, start_process, stop_process
+from cut_dist.engine.launch import start_process, stop_process
 from cut_dist.engine.state import full_state_dict, load_checkpoint, on_every_rank, on_main, save_checkpoint
+from cut_dist.process import remove_shared_buffers
 from cut_dist.train import GRADIENT_SQUARE, accumulate, pack_batch
 
 spec = importlib.util.spec_from_file_location("rank_equality", Path(__file__).with_name("rank_equality.py"))
@@ -100,7 +102,7 @@ def main(folder: str) -> None:
     torch.distributed.all_gather_object(everyone, seen)
     if ranks.is_main:
         Path(folder, "seen.json").write_text(json.dumps(everyone))
-    remove_shared_buffers()
+    remove_shared_buffers(int(os.environ["MASTER_PORT"]))
     stop_process()
 
 

@@ -20,7 +20,10 @@ CONF = ROOT / "conf"
 ROOT_YAMLS = sorted(CONF.glob("*.yaml"))
 MEMBERS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
 GROUP_MEMBERS = [(str(path.parent), path.name) for path in MEMBERS if path.parent.name != "experiment"]
-EXPERIMENTS = [path.name for path in MEMBERS if path.parent.name == "experiment"]
+ONLINE_EXPERIMENTS = ["online_llama2_13b", "online_smoke", "online_smollm2"]  # of launch/online.py and its stages alone
+EXPERIMENTS = [
+    path.name for path in MEMBERS if path.parent.name == "experiment" and path.name not in ONLINE_EXPERIMENTS
+]
 SCHEMAS = {
     "train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig, "online": OnlineConfig,
 }  # fmt: skip
@@ -38,6 +41,7 @@ REQUIRED = {
     ("deepspeed", "zero3_nvme"): NVME_NEEDED,
     ("experiment", "llama2_13b_1node"): PATH_NEEDED,
     ("experiment", "llama2_13b_4nodes"): PATH_NEEDED,
+    ("experiment", "judge_llama2_13b"): PATH_NEEDED,
 }
 # What a member of the online groups asks for: its default is null, which only that member refuses.
 GIVEN = {
@@ -66,7 +70,7 @@ def test_the_tree_is_where_the_code_looks_for_it_and_holds_nothing_else():
     assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "online", "preview", "train"]
     groups = {"model", "data", "objective", "deepspeed", "tracker", *ONLINE_GROUPS}
     assert {group for group, _ in GROUP_MEMBERS} == groups
-    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS)
+    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS) + len(ONLINE_EXPERIMENTS)
     assert walked == len([path for path in CONF.rglob("*") if path.is_file()])
 
 
@@ -91,6 +95,13 @@ def test_each_experiment_composes_under_its_own_name(name: str, entry: str):
     assert cfg.run.name == ("default" if not required("experiment", name) else cfg.run.name)
 
 
+@pytest.mark.parametrize("name", ONLINE_EXPERIMENTS)
+def test_each_experiment_of_the_rounds_composes_under_its_own_name(name: str):
+    cfg = experiment(name, entry="online")
+    assert (cfg.run.experiment, cfg.run.name, cfg.data.path) == (name, "default", "triplets.jsonl")
+    assert cfg.data.on_bad_row == "skip"
+
+
 @pytest.mark.parametrize(("group", "member"), REQUIRED)
 def test_what_a_member_leaves_open_is_asked_for_by_name(group: str, member: str):
     plus = "+" if group == "experiment" else ""
@@ -110,8 +121,9 @@ def test_what_a_member_of_the_online_groups_needs_is_asked_for_by_name(group: st
 def test_the_experiments_that_the_project_promises_are_there():
     rounds = {f"online_round{number}" for number in range(1, 6)}
     offline = {"offline_shepherd", "offline_summarization"}
-    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes"}
-    assert set(EXPERIMENTS) == rounds | offline | others
+    sweeps = {"sweep_smoke", "sweep_paper"}
+    others = {"quickstart", "smoke", "llama2_13b_1node", "llama2_13b_4nodes", "judge_llama2_13b"}
+    assert set(EXPERIMENTS) == rounds | offline | sweeps | others
 
 
 # --- what the experiments mean ---

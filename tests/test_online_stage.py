@@ -71,6 +71,17 @@ def test_a_file_moved_is_the_same_input(source):
         assert stage.done
 
 
+def test_a_stage_without_rows_may_begin_otherwise(source):
+    begin(source, judge="x").__enter__()
+    with begin(source, judge="y") as stage:
+        stage.append(ROWS)
+    with pytest.raises(StageError, match="judge: "):
+        begin(source, judge="x").__enter__()
+    source.with_name("judgments.jsonl.begun.json").unlink()
+    with pytest.raises(StageError, match="begun.json is missing, so what judgments.jsonl.partial was made of is not"):
+        begin(source, judge="y").__enter__()
+
+
 @pytest.mark.parametrize("damage", ["change", "remove"])
 def test_an_output_that_was_touched_is_not_taken(source, damage):
     with begin(source) as stage:

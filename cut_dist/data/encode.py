@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from cut_dist.data.examples import Example
 from cut_dist.data.templates import (
     Tokenizer,
+    build_judge_replies,
     build_prompts,
     build_responses,
     context_judgments,
     control_strings,
     count_tokens,
+    judge_reply,
+    render_judge_prompt,
     render_prompt,
     tokenize_prompts,
 )
@@ -28,10 +31,12 @@ class EncodingRules:
 
     Attributes:
         template: key of `cut_dist.data.templates.TEMPLATES`.
-        fake_judgment: positive judgment of the fake context.
+        fake_judgment: positive judgment of the fake context; the praise that a judge learns for Align-P.
         max_length: most tokens of prompt and response together, in the longest context.
         max_judgment_tokens: most tokens of a judgment.
         trims_overlong: take text off the beginning of the instruction where that makes a triplet fit.
+        objective: "cut", or "judge": one context, an AI judge's prompt with instruction and response, and as the
+            response to learn the judgment with the decision.
     """
 
     template: str
@@ -39,6 +44,7 @@ class EncodingRules:
     max_length: int
     max_judgment_tokens: int
     trims_overlong: bool
+    objective: str = "cut"
 
 
 @dataclass
@@ -69,8 +75,8 @@ def encode_triplets(tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: En
             encoded.rejects.append(Reject.of(triplet, reason))
         else:
             sound.append(triplet)
-    responses = build_responses(tokenizer, [t.response for t in sound], rules.template)
-    prompts = _build_all_prompts(tokenizer, sound, rules)
+    responses = _build_all_responses(tokenizer, sound, rules)
+    prompts = build_contexts(tokenizer, sound, rules)
     for triplet, response, contexts in zip(sound, responses, prompts, strict=True):
         reason = guard.find_in_ids(response, contexts)
         if len(response) == 1:
@@ -96,11 +102,13 @@ def encode_triplets(tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: En
 def _text_problems(
     tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules, guard: _ControlTokens
 ) -> list[str | None]:
-    """For each triplet, what its instruction or judgment is rejected for before any prompt is made of it."""
+    """For each triplet, what its text is rejected for before any prompt is made of it."""
     lengths = iter(count_tokens(tokenizer, [t.judgment for t in triplets if t.judgment is not None]))
     problems = []
     for triplet in triplets:
         problem = guard.find_in_text(triplet.instruction, "instruction")
+        if rules.objective == "judge":  # it stands in the prompt
+            problem = problem or guard.find_in_text(triplet.response, "response")
         if triplet.judgment is not None:
             problem = problem or guard.find_in_text(triplet.judgment, "judgment")
             length = next(lengths)
@@ -111,18 +119,32 @@ def _text_problems(
     return problems
 
 
-def _build_all_prompts(
+def build_contexts(
     tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules
 ) -> list[dict[str, list[int]]]:
-    """`build_prompts` for many triplets, in one call of the tokenizer."""
-    judgments = [context_judgments(t.judgment, rules.fake_judgment) for t in triplets]
-    texts = [
-        render_prompt(tokenizer, rules.template, triplet.instruction, judgment)
-        for triplet, contexts in zip(triplets, judgments, strict=True)
-        for judgment in contexts.values()
-    ]
-    ids = iter(tokenize_prompts(tokenizer, rules.template, texts))
-    return [{name: next(ids) for name in contexts} for contexts in judgments]
+    """Prompt ids of each context of each triplet, untrimmed, in one call of the tokenizer."""
+    texts = [_prompt_texts(tokenizer, triplet, rules) for triplet in triplets]
+    ids = iter(tokenize_prompts(tokenizer, rules.template, [text for each in texts for text in each.values()]))
+    return [{name: next(ids) for name in each} for each in texts]
+
+
+def _prompt_texts(tokenizer: Tokenizer, triplet: Triplet, rules: EncodingRules) -> dict[str, str]:
+    if rules.objective == "judge":
+        prompt = render_judge_prompt(tokenizer, rules.template, triplet.instruction, triplet.response)
+        return {"instruction": prompt}
+    return {
+        name: render_prompt(tokenizer, rules.template, triplet.instruction, judgment)
+        for name, judgment in context_judgments(triplet.judgment, rules.fake_judgment).items()
+    }
+
+
+def _build_all_responses(
+    tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules
+) -> list[list[int]]:
+    if rules.objective == "judge":
+        replies = [judge_reply(triplet.judgment, rules.fake_judgment) for triplet in triplets]
+        return build_judge_replies(tokenizer, replies, rules.template)
+    return build_responses(tokenizer, [triplet.response for triplet in triplets], rules.template)
 
 
 def _trim(
@@ -136,8 +158,8 @@ def _trim(
     """
 
     def prompts(cut: int) -> dict[str, list[int]]:
-        kept = triplet.instruction[cut:]
-        return build_prompts(tokenizer, rules.template, kept, triplet.judgment, rules.fake_judgment)
+        kept = replace(triplet, instruction=triplet.instruction[cut:])
+        return build_contexts(tokenizer, [kept], rules)[0]
 
     def fits(cut: int) -> bool:
         return max(map(len, prompts(cut).values())) + response_length <= rules.max_length

@@ -53,7 +53,9 @@ _NOTHING_LEFT = (
 _OVERLONG_REMEDY = "Raise data.max_length, or set data.on_overlong to trim or drop."
 
 
-def prepare(cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str) -> Prepared:
+def prepare(
+    cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str, objective: str = "cut"
+) -> Prepared:
     """Read, validate, tokenise, hold out and down-sample triplets, or take the result from the cache.
 
     Args:
@@ -61,6 +63,7 @@ def prepare(cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str) ->
         tokenizer: the model's tokenizer.
         seed: decides which rows are held out and which Align-P rows are kept; the order of the file does not.
         fake_judgment: positive judgment of the fake context (`objective.fake_judgment`).
+        objective: `objective.name`; for "judge" the examples are plain likelihood, of an AI judge's replies.
 
     Returns:
         The data set; equal input gives an equal one on every machine and rank.
@@ -71,6 +74,8 @@ def prepare(cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str) ->
     """
     settings = {name: getattr(cfg, name) for name in _SETTINGS}
     settings |= {"columns": dict(cfg.columns or {}), "seed": seed, "fake_judgment": fake_judgment}
+    if objective != "cut":  # else as before, so that what was prepared then is found
+        settings["objective"] = objective
     contents = [_content_of(path, cfg) for path in (cfg.path, cfg.heldout_path) if path]
     folder = prepared_root(cfg.cache_dir) / cache_key(settings, contents, tokenizer)
     prepared = load_prepared(folder)
@@ -78,16 +83,20 @@ def prepare(cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str) ->
         with lock(folder):
             prepared = load_prepared(folder) if folder.exists() else None
             if prepared is None:
-                prepared = _build(cfg, tokenizer, seed, fake_judgment)
+                prepared = _build(cfg, tokenizer, seed, fake_judgment, objective)
                 save_prepared(folder, prepared)
     _log_summary(prepared, cfg, folder)
     return prepared
 
 
-def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str) -> Prepared:
-    rules = EncodingRules(
-        cfg.template, fake_judgment, cfg.max_length, cfg.max_judgment_tokens, cfg.on_overlong == "trim"
-    )
+def encoding_rules(cfg: Any, fake_judgment: str, objective: str) -> EncodingRules:
+    """What `encode_triplets` reads of a data config."""
+    trims = cfg.on_overlong == "trim"
+    return EncodingRules(cfg.template, fake_judgment, cfg.max_length, cfg.max_judgment_tokens, trims, objective)
+
+
+def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, objective: str) -> Prepared:
+    rules = encoding_rules(cfg, fake_judgment, objective)
     rows, heldout_rows, rejects = _read(cfg)
     rows_read = len(rows) + len(heldout_rows) + len(rejects)
     limit = cfg.limit or len(rows)
@@ -122,6 +131,8 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str) -> Pre
     if not train:
         why = f"{_counts_line(counts)}\n{reject_table(rejects + overlong)}"
         raise DataError(f"{cfg.path}: no row is left to train on: {why}")
+    if objective == "judge":  # verdicts have chosen and counted the rows; all are learned alike
+        train, heldout = ([replace(e, is_negative=False) for e in part] for part in (train, heldout))
     return Prepared(train, heldout, rejects + overlong, counts, content_hash(train, heldout))
 
 

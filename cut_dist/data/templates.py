@@ -1,4 +1,5 @@
 """Prompts of the three contexts, as text and as token ids, and the response's ids, the same in all three.
+The AI judge's prompt too, whose reply takes the response's place.
 
 Context      Conditions on                                   Align-P   Align-N
 instruction  the instruction                                 yes       yes
@@ -37,6 +38,13 @@ CHAT_JUDGMENT = (
     "{instruction}\n\nWrite a response to the instruction above that matches the following judgment.\n\n"
     "### Judgment:\n{judgment}"
 )
+# Word for word from the paper (figure 9): what an AI judge is asked. It replies "{judgment} Yes." or "{judgment} No.".
+JUDGE_TASK = (
+    "Below is an instruction-response pair. Write a judgment to evaluate the quality of this response. "
+    "Then reply with 'Yes.' or 'No.' to show your decision on whether the response is perfect.\n\n"
+    "### Instruction: {instruction}\n\n### Response: {response}"
+)
+JUDGE_REPLY_HEAD = "\n\n### Judgment:"  # under `template: chat` the assistant's turn stands for it
 
 _NEUTRAL = "text"
 _MARKER = re.compile(r"<<[^<>\s]+>>|<[^<>\s]+>|\[/?\w+\]")  # <|im_start|>, </s>, <<SYS>>, [INST]
@@ -48,12 +56,14 @@ class Template:
 
     Attributes:
         render: (tokenizer, instruction, judgment or None) to the prompt's text.
+        render_judge: (tokenizer, instruction, response) to the text of an AI judge's prompt.
         writes_control_tokens: the text has control tokens in it (a chat template's), so they are recognised
             when it is tokenised and none are added; otherwise none are recognised and the tokenizer adds its
             BOS, if it has one.
     """
 
     render: Callable[[Tokenizer, str, str | None], str]
+    render_judge: Callable[[Tokenizer, str, str], str]
     writes_control_tokens: bool
 
 
@@ -63,11 +73,23 @@ def _render_alpaca(tokenizer: Tokenizer, instruction: str, judgment: str | None)
 
 
 def _render_chat(tokenizer: Tokenizer, instruction: str, judgment: str | None) -> str:
-    if not tokenizer.chat_template:
-        raise DataError("data.template=chat, but the tokenizer has no chat template; use alpaca")
     content = instruction
     if judgment is not None:
         content = CHAT_JUDGMENT.format(instruction=instruction, judgment=judgment)
+    return _user_turn(tokenizer, content)
+
+
+def _judge_alpaca(tokenizer: Tokenizer, instruction: str, response: str) -> str:
+    return JUDGE_TASK.format(instruction=instruction, response=response) + JUDGE_REPLY_HEAD
+
+
+def _judge_chat(tokenizer: Tokenizer, instruction: str, response: str) -> str:
+    return _user_turn(tokenizer, JUDGE_TASK.format(instruction=instruction, response=response))
+
+
+def _user_turn(tokenizer: Tokenizer, content: str) -> str:
+    if not tokenizer.chat_template:
+        raise DataError("data.template=chat, but the tokenizer has no chat template; use alpaca")
     # Without date_string Llama 3's templates write today's date: other tokens tomorrow for the same data.
     return tokenizer.apply_chat_template(
         [{"role": "user", "content": content}],
@@ -78,8 +100,8 @@ def _render_chat(tokenizer: Tokenizer, instruction: str, judgment: str | None) -
 
 
 TEMPLATES: Mapping[str, Template] = {
-    "alpaca": Template(_render_alpaca, writes_control_tokens=False),
-    "chat": Template(_render_chat, writes_control_tokens=True),
+    "alpaca": Template(_render_alpaca, _judge_alpaca, writes_control_tokens=False),
+    "chat": Template(_render_chat, _judge_chat, writes_control_tokens=True),
 }
 
 
@@ -93,6 +115,16 @@ def context_judgments(judgment: str | None, fake_judgment: str) -> dict[str, str
 def render_prompt(tokenizer: Tokenizer, template: str, instruction: str, judgment: str | None = None) -> str:
     """The text of one prompt, up to the response; with a judgment that of the authentic or fake context."""
     return _template(template).render(tokenizer, instruction, judgment)
+
+
+def render_judge_prompt(tokenizer: Tokenizer, template: str, instruction: str, response: str) -> str:
+    """The text of an AI judge's prompt, up to the judgment that it replies with."""
+    return _template(template).render_judge(tokenizer, instruction, response)
+
+
+def judge_reply(judgment: str | None, praise: str) -> str:
+    """What an AI judge should reply: the judgment, then "No."; where there is none `praise`, then "Yes."."""
+    return f"{praise.strip()} Yes." if judgment is None else f"{judgment.strip()} No."
 
 
 def tokenize_prompts(tokenizer: Tokenizer, template: str, prompts: Sequence[str]) -> list[list[int]]:
@@ -146,15 +178,36 @@ def build_responses(
     Raises:
         DataError: the tokenizer has no EOS token, so a response could not end.
     """
+    lead = "\n" if render_prompt(tokenizer, template, _NEUTRAL).endswith("\n") else ""
+    return _build_behind(tokenizer, responses, lead)
+
+
+def build_judge_replies(
+    tokenizer: Tokenizer, replies: Sequence[str], template: str = "alpaca"
+) -> list[list[int]]:
+    """Token ids of an AI judge's replies as they stand after its prompt, EOS at the end.
+
+    Behind "### Judgment:" they begin with the space that figure 9 has there.
+
+    Raises:
+        DataError: the tokenizer has no EOS token.
+    """
+    prompt = render_judge_prompt(tokenizer, template, _NEUTRAL, _NEUTRAL)
+    if prompt.endswith(JUDGE_REPLY_HEAD):
+        return _build_behind(tokenizer, [f" {reply}" for reply in replies], JUDGE_REPLY_HEAD[-1])
+    return _build_behind(tokenizer, replies, "\n" if prompt.endswith("\n") else "")
+
+
+def _build_behind(tokenizer: Tokenizer, responses: Sequence[str], lead: str) -> list[list[int]]:
+    """Token ids of texts as they stand behind `lead`, EOS at the end."""
     if tokenizer.eos_token_id is None:
         raise DataError("the tokenizer has no EOS token, which ends every response; set its eos_token")
-    lead = "\n" if render_prompt(tokenizer, template, _NEUTRAL).endswith("\n") else ""
     lead_ids = _encode(tokenizer, [lead])[0] if lead else []
     built = _encode(tokenizer, [lead + text for text in responses])
     for number, ids in enumerate(built):
         if ids[: len(lead_ids)] == lead_ids:
             built[number] = ids[len(lead_ids) :]
-        else:  # the newline merged with the response's first characters
+        else:  # the lead merged with the response's first characters
             built[number] = _encode(tokenizer, [responses[number]])[0]
     return [[*ids, tokenizer.eos_token_id] for ids in built]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cut_dist.wording import counted, nearest
+from cut_dist.wording import UserError, counted, nearest
 
 # What a file's own fields can stand for. "input" is joined to the instruction on a new line, as released.
 REQUIRED_ROLES = ("instruction", "response", "judgment")
@@ -87,7 +87,7 @@ class Reject:
         return self.reason.partition(":")[0]
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Data that cannot be used as a whole; the message names the file and the remedy."""
 
 

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import glob
 import os
-import signal
-import socket
-import sys
 import time
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import deepspeed
 import torch
@@ -21,8 +14,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
 from cut_dist.engine.compiled_ops import load_op
-
-_PR_SET_PDEATHSIG = 1
+from cut_dist.process import die_with_parent, free_port
 
 
 @dataclass(frozen=True)
@@ -50,10 +42,10 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
         timeout_minutes: after which a collective that some rank never joins ends the job with an error.
     """
     if "RANK" in os.environ:
-        _die_with_launcher()
+        die_with_parent()
     else:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", LOCAL_SIZE="1", MASTER_ADDR="127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", str(_free_port()))
+        os.environ.setdefault("MASTER_PORT", str(free_port()))
     # DeepSpeed 0.19.8 calls collectives by names that torch 2.13 is renaming; nothing a user could mend
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     local_rank = int(os.environ["LOCAL_RANK"])
@@ -77,63 +69,8 @@ def stop_process() -> None:
     time.sleep(0.1)
 
 
-def remove_shared_buffers() -> None:
-    """Remove this job's `/dev/shm/deepspeed_*_buffer_*` files, which DeepSpeed's CPU collectives leave (66 MB a rank).
-
-    The port names the job. A rank that still has a file mapped keeps it.
-    """
-    for path in glob.glob(f"/dev/shm/deepspeed_*{os.environ['MASTER_PORT']}_*"):
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-
-
 def broadcast_object(value, ranks: Ranks):
     """Rank 0's value, on all ranks. For decisions: rank 0 decides, all obey."""
     box = [value if ranks.is_main else None]
     dist.broadcast_object_list(box, src=0)
     return box[0]
-
-
-class StopSignal:
-    """Whether this process was asked to checkpoint and stop: by SIGTERM, or by the end of the `deepspeed` command.
-
-    That command starts one launcher a node, which starts the ranks. Linux tells a process of its parent's end only, so
-    the command, the parent's parent, is looked for: without it the ranks would train on as orphans.
-    """
-
-    def __init__(self):
-        self._signalled = False
-        self._command = _deepspeed_command()
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, *_) -> None:
-        self._signalled = True
-
-    @property
-    def asked(self) -> bool:
-        return self._signalled or (self._command is not None and not Path(f"/proc/{self._command}").exists())
-
-
-def _deepspeed_command() -> int | None:
-    """The process id of the `deepspeed` command that started this node's launcher; None if there is none."""
-    try:
-        launcher = os.getppid()
-        if b"deepspeed.launcher.launch" not in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            return None
-        # "pid (name) state ppid ...": the name may hold spaces
-        command = int(Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[1])
-        return command if b"deepspeed" in Path(f"/proc/{command}/cmdline").read_bytes() else None
-    except OSError:
-        return None
-
-
-def _die_with_launcher() -> None:
-    """Ask Linux to send SIGTERM when the launcher dies: orphans would go on writing into the run's folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from cut_dist.wording import UserError
+
+
+class ModelOutputError(UserError, RuntimeError):
+    """A model gives logits that nothing can be sampled from."""
+
+
+def stable_seed(seed: int, *parts: str | int) -> int:
+    """A seed below 2**31 that is a function of a seed and some names, the same on every machine."""
+    digest = hashlib.sha256("\0".join(map(str, (seed, *parts))).encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class GeneratorConfig:
     max_new_tokens: int = ranged(512, at_least=1)
     samples: int = ranged(1, at_least=1)  # responses to each instruction
     batch_size: int = ranged(16, at_least=1)  # responses that `hf` samples together on one rank
+    tensor_parallel: int = ranged(1, at_least=1)  # GPUs that hold one model together under `vllm`
     api: Literal["chat", "completions"] = "chat"  # `endpoint` only: who writes the prompt, the server or data.template
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
 

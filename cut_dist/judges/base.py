@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -56,5 +56,10 @@ class Judged:
 class Judge(Protocol):
     """Anything that judges. It may answer in any order; the caller writes each answer down as it comes."""
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[Judged]:
-        """One `Judged` for each request, as soon as it is there."""
+    def judge(self, requests: Sequence[JudgeRequest], done: Set[str] = frozenset()) -> Iterator[Judged]:
+        """One `Judged` for each request that is not done, as soon as it is there.
+
+        Args:
+            requests: all of the stage: where a judge works in batches, they must not depend on interruptions.
+            done: ids that an earlier start has judged.
+        """

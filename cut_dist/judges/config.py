@@ -22,6 +22,7 @@ class JudgeConfig:
     cache: str | None = None  # SQLite file of an endpoint's replies; null: judgments.sqlite in the project's cache
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     model: str | None = None  # `local`: folder or Hub name of the judge
+    template: Literal["alpaca", "chat"] = "alpaca"  # `local`: data.template of the judge's own training
     batch_size: int = ranged(8, at_least=1)  # `local`
     port: int | None = ranged(None, at_least=1, at_most=65535)  # `human`: of the page on this machine; null: a file
 

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from cut_dist.config_check import ConfigError
 from cut_dist.model.attention import PACKED, check_packable
 from cut_dist.model.layers import replace_forwards
 from cut_dist.model.resolve import resolve_model
@@ -64,3 +65,38 @@ def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTra
     replace_forwards(model, split=cfg.context_split == "auto", checkpointed=cfg.checkpointing != "none")
     model.config.use_cache = False
     return model.train()
+
+
+def position_limit(cfg: ModelConfig) -> int | None:
+    """Most tokens of prompt and reply together by the model's own config; None where it sets no limit."""
+    if cfg.random_init is not None:
+        config = LlamaConfig(**cfg.random_init)
+    else:
+        config = AutoConfig.from_pretrained(resolve_model(cfg.name_or_path, cfg.revision))
+    text_model = config.get_text_config()
+    return getattr(text_model, "max_position_embeddings", None)
+
+
+def load_for_generation(cfg: ModelConfig, *, dtype: torch.dtype, device: torch.device, seed: int) -> PreTrainedModel:
+    """The same weights as plain transformers has them (SDPA, KV cache), whole on one device, in eval mode.
+
+    Raises:
+        ConfigError: the model does not fit into the device's memory.
+    """
+    if cfg.random_init is not None:
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(
+            LlamaConfig(**cfg.random_init), dtype=dtype, attn_implementation="sdpa"
+        )
+    else:
+        path = resolve_model(cfg.name_or_path, cfg.revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", use_safetensors=True
+        )
+    try:
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"{cfg.name_or_path or 'The model'} does not fit into the memory of {device}, which must hold all of it: "
+            "generator=vllm spreads it over GPUs (generator.tensor_parallel), generator=endpoint leaves it to a server."
+        ) from error

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from cut_dist.cache import cache_root
 from cut_dist.model.packaged import PACKAGED, convert_into
+from cut_dist.wording import UserError
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ PROBE_SECONDS = 5.0
 MARKER_FILES = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
-class ModelNotFound(FileNotFoundError):
+class ModelNotFound(UserError, FileNotFoundError):
     """No folder can be had for a model's name; the message names what was tried and the remedy."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from cut_dist.config import Config
@@ -38,6 +39,10 @@ class RoundsConfig:
     launcher: list[str] = field(default_factory=lambda: ["deepspeed"])  # what starts launch/train.py and generate.py
     evaluate_first: bool = True  # evaluate the model before round 1 as well
 
+    def __post_init__(self) -> None:
+        remedy = "must name a launcher, such as [deepspeed, --num_gpus, '4'], or [python] for one process"
+        require(bool(self.launcher) and all(self.launcher), "online.launcher", self.launcher, remedy)
+
 
 @dataclass
 class StageConfig:
@@ -45,6 +50,12 @@ class StageConfig:
 
     input: str | None = None
     output: str | None = None
+
+    def files(self) -> tuple[Path, Path]:
+        """Input and output; refused unless both are given."""
+        for key in ("input", "output"):
+            require(bool(getattr(self, key)), f"stage.{key}", getattr(self, key), "name the file")
+        return Path(self.input), Path(self.output)
 
 
 @dataclass

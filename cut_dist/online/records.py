@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from cut_dist import durable
+from cut_dist.wording import UserError
 
 Record = TypeVar("Record")
 
 
-class RecordError(ValueError):
+class RecordError(UserError, ValueError):
     """A file of records that can't be read; the message names file, line and remedy."""
 
 

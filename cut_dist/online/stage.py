@@ -24,9 +24,10 @@ from cut_dist.lineage import code_record, redact
 from cut_dist.manifest import file_sha256
 from cut_dist.online.records import RecordLog, write_records
 from cut_dist.run_folder import config_changes, now
+from cut_dist.wording import UserError
 
 
-class StageError(RuntimeError):
+class StageError(UserError, RuntimeError):
     """A stage can't go on as asked; the message says why and what to do."""
 
 
@@ -133,17 +134,19 @@ def open_stage(
                 )
             yield Stage(output, done=True)
             return
-        begun = _begun_path(output)
-        if begun.exists():
-            _require_same(output, json.loads(begun.read_bytes()), identity, "was begun")
-        else:
-            for path in partial_paths(output):  # of no known settings
-                path.unlink()
-            durable.replace_file(begun, _json(identity))
-        rows = {}
+        begun, rows = _begun_path(output), {}
         for path in partial_paths(output):
             with RecordLog(path, kind) as log:
                 rows |= log.rows
+        if rows and begun.exists():
+            _require_same(output, json.loads(begun.read_bytes()), identity, "was begun")
+        elif rows:
+            partial = partial_path(output)
+            raise StageError(
+                f"{begun} is missing, so what {partial.name} was made of is not known: remove {partial.name}"
+            )
+        else:  # nothing would be lost
+            durable.replace_file(begun, _json(identity))
         log = held.enter_context(RecordLog(partial_path(output), kind))
         yield Stage(output, False, log, rows, identity)
 

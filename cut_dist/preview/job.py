@@ -39,7 +39,9 @@ def preview(cfg: PreviewJobConfig, console: Console | None = None) -> int:
     """
     target = _page_path(cfg.preview.html)
     tokenizer = load_tokenizer(cfg.model)
-    data = prepare(cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment)
+    data = prepare(
+        cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
+    )
     sampler = Sampler(len(data.train), cfg.train.global_batch_size, cfg.seed, cfg.train.epochs, cfg.train.max_steps)
     shown = data.train if cfg.preview.split == "train" else data.heldout
     chosen = find(shown, cfg.preview.ids) if cfg.preview.ids else choose(shown, cfg.preview.count, cfg.preview.seed)
@@ -54,7 +56,7 @@ def preview(cfg: PreviewJobConfig, console: Console | None = None) -> int:
         place = _place_in_run(i, data.train, sampler, cfg) if shown is data.train else _place_held_out(shown[i])
         views.append(view_example(shown[i], triplets[shown[i].id], place, numbers, cfg, tokenizer))
     grids = summary_grids(data, cfg, sampler)
-    if cfg.preview.forward:
+    if cfg.preview.forward and cfg.objective.name == "cut":
         grids.append(_inappropriate(views, cfg.objective.lam))
     terminal.show(cfg.run.experiment, _settings(cfg), grids, views, console or Console())
     if target:
@@ -134,11 +136,11 @@ def _inappropriate(views: Sequence[View], lam: float) -> Grid:
 def _settings(cfg: Config) -> list[str]:
     o, data = cfg.objective, cfg.data
     contrast = f"fake judgment “{o.fake_judgment}”" if o.contrast == "fake" else "the instruction context"
+    loss = f"λ = {o.lam:g}, α = {o.alpha:g}, γ = {o.gamma:g}; contrast: {contrast}; reduction {o.reduction}"
+    if o.name == "judge":
+        loss = f"an AI judge: likelihood of the judgment and the decision; reduction {o.reduction}"
     model = cfg.model.name_or_path or "with random weights"
-    return [
-        f"model {model}; data {near(data.path)}; template {data.template}; seed {cfg.seed}",
-        f"λ = {o.lam:g}, α = {o.alpha:g}, γ = {o.gamma:g}; contrast: {contrast}; reduction {o.reduction}",
-    ]
+    return [f"model {model}; data {near(data.path)}; template {data.template}; seed {cfg.seed}", loss]
 
 
 def _page_path(html: str | None) -> Path | None:

@@ -108,7 +108,7 @@ def _legend() -> str:
 
 
 def _example(view: View) -> str:
-    kind, colour = ("Align-N", "negative") if view.is_negative else ("Align-P", "positive")
+    colour = "negative" if view.is_negative else "positive"
     notes = "".join(f'<div class="note">{_text(note)}</div>' for note in view.notes)
     fields = [("instruction", "", _text(view.instruction))]
     if view.judgment is not None:
@@ -117,7 +117,7 @@ def _example(view: View) -> str:
     body = "".join(f'<div class="dim">{name}</div><div class="{css}">{text}</div>' for name, css, text in fields)
     verdict = f'<div class="dim">{_text(view.verdict)}</div>' if view.verdict else ""
     return (
-        f'<article><h2>{_text(view.id)}</h2><span class="badge {colour}">{kind}</span>'
+        f'<article><h2>{_text(view.id)}</h2><span class="badge {colour}">{_text(view.kind)}</span>'
         f'<span class="dim">{_text(view.source)}</span><p class="dim place">{_text(view.place)}</p>{notes}\n'
         f'<div class="fields">{body}</div>{verdict}\n'
         f"{''.join(map(_context, view.contexts))}{_token_table(view.tokens)}</article>\n"

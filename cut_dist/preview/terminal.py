@@ -51,8 +51,8 @@ def _table(grid: Grid) -> Table:
 
 
 def _example(view: View, console: Console, coloured: bool) -> None:
-    kind, style = ("Align-N", "bold red") if view.is_negative else ("Align-P", "bold green")
-    head = Text.assemble((printable(view.id), "bold"), "  ", (kind, style), "  ", (printable(view.source), "dim"))
+    style = "bold red" if view.is_negative else "bold green"
+    head = Text.assemble((printable(view.id), "bold"), "  ", (view.kind, style), "  ", (printable(view.source), "dim"))
     console.print(Rule(head, align="left", style="dim"))
     console.print(Text(view.place, "dim"))
     for note in view.notes:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cut_dist.config import Config
+from cut_dist.data.encode import build_contexts
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import CONTRASTS
-from cut_dist.data.templates import Tokenizer, build_prompts
+from cut_dist.data.prepare import encoding_rules
+from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import Triplet
 from cut_dist.preview.tokens import split_control, token_texts
 
@@ -88,6 +90,8 @@ class View:
     """One example as it is shown.
 
     Attributes:
+        is_negative: whether the judge found the response wanting.
+        kind: what that makes of it, for a reader.
         place: where the trainer meets it, and the weight of each of its response tokens there.
         verdict: losses and the share of inappropriate tokens, a sentence; "" without a model.
         notes: what was changed about the row.
@@ -95,6 +99,7 @@ class View:
 
     id: str
     is_negative: bool
+    kind: str
     source: str
     instruction: str
     judgment: str | None
@@ -119,7 +124,8 @@ def view_example(
     tokens = _tokens(example, measured, cfg, tokenizer)
     return View(
         id=example.id,
-        is_negative=example.is_negative,
+        is_negative=triplet.is_negative,
+        kind=_kind(triplet, cfg),
         source=near(triplet.source),
         instruction=triplet.instruction,
         judgment=triplet.judgment,
@@ -129,6 +135,12 @@ def view_example(
         verdict="" if measured is None else _verdict(measured),
         notes=_notes(example, triplet, cfg, tokenizer),
     )
+
+
+def _kind(triplet: Triplet, cfg: Config) -> str:
+    if cfg.objective.name == "judge":
+        return "judged “No.”" if triplet.is_negative else "judged “Yes.”"
+    return "Align-N" if triplet.is_negative else "Align-P"
 
 
 def _tokens(example: Example, measured: Measured | None, cfg: Config, tokenizer: Tokenizer) -> list[Token]:
@@ -166,7 +178,9 @@ def _contexts(example: Example, tokens: Sequence[Token], cfg: Config, tokenizer:
         "authentic": "loss −log p⁻ on every response token",
         "fake": "no loss: p⁺ only tells which tokens are inappropriate",
     }
-    if contrast == "instruction":
+    if cfg.objective.name == "judge":
+        conditions["instruction"] = "the instruction and the response to judge"
+    elif contrast == "instruction":
         conditions["instruction"] += ", which stands for j⁺ too"
     names = CONTRASTS[contrast] if example.is_negative else ("instruction",)
     return [
@@ -204,8 +218,8 @@ def _verdict(measured: Measured) -> str:
 
 
 def _notes(example: Example, triplet: Triplet, cfg: Config, tokenizer: Tokenizer) -> list[str]:
-    fake = cfg.objective.fake_judgment
-    whole = build_prompts(tokenizer, cfg.data.template, triplet.instruction, triplet.judgment, fake)
+    rules = encoding_rules(cfg.data, cfg.objective.fake_judgment, cfg.objective.name)
+    [whole] = build_contexts(tokenizer, [triplet], rules)
     longest = max(map(len, whole.values())) + len(example.response_ids)
     missing = len(whole["instruction"]) - len(example.prompt_ids["instruction"])
     notes = []

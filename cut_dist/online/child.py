@@ -1,0 +1,69 @@
+"""A stage as a process of its own: its memory is free when it ends, and it ends with the loop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cut_dist.process import die_with_parent
+
+NOT_FINISHED = 75  # EX_TEMPFAIL: started again, the same command goes on
+_POLL_S = 0.5
+_KILL_AFTER_S = 60.0
+
+
+def run_child(
+    command: Sequence[str],
+    console: Path,
+    *,
+    watch: Callable[[], None],
+    stop_asked: Callable[[], bool],
+    stop_file: Path | None = None,
+) -> int:
+    """Run a command to its end, its output appended to a file.
+
+    Args:
+        command: the program and its arguments.
+        console: the file.
+        watch: called twice a second meanwhile.
+        stop_asked: once true, the command is asked to end, and killed after a minute; its rows are on disk anyway.
+        stop_file: what to touch to ask (training's STOP, after which it saves a checkpoint); without it, or before its
+            folder is there, SIGTERM asks.
+
+    Returns:
+        Its exit status, negative for a signal.
+    """
+    console.parent.mkdir(parents=True, exist_ok=True)
+    with console.open("ab") as out:
+        # A session of its own: Ctrl-C in the terminal reaches the loop alone, which then stops the stage in order.
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            preexec_fn=die_with_parent, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )  # fmt: skip
+        try:
+            while child.poll() is None:
+                watch()
+                if stop_asked():
+                    return _stop(child, stop_file)
+                time.sleep(_POLL_S)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    watch()
+    return child.returncode
+
+
+def _stop(child: subprocess.Popen, stop_file: Path | None) -> int:
+    if stop_file and stop_file.parent.is_dir():
+        stop_file.touch()
+    else:
+        os.killpg(child.pid, signal.SIGTERM)
+    try:
+        return child.wait(_KILL_AFTER_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        return child.wait()

@@ -1,0 +1,126 @@
+"""Where the loop is: a table that lives in a terminal, elsewhere a line at each turn."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.table import Table
+
+from cut_dist.online.config import OnlineConfig
+from cut_dist.online.summary import RoundSummary, read_rounds
+
+log = logging.getLogger(__name__)
+
+_LINE_EVERY_S = 30.0
+_TAIL_LINES = 15
+
+
+class Live:
+    """Shows the rounds of an online run while it goes on; a context manager."""
+
+    def __init__(self, cfg: OnlineConfig, online: Path) -> None:
+        self._cfg, self._online = cfg, online
+        self._console = Console(stderr=True)
+        self._live = RichLive(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        self._where = (0, "")
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> Live:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self.refresh()
+            self._live.stop()
+
+    def begin(self, number: int, stage: str) -> None:
+        """The loop comes to a stage of round `number`."""
+        self._where, self._began, self._said = (number, stage), time.monotonic(), time.monotonic()
+        if self._live:
+            self.refresh()
+        else:
+            log.info("round %d of %d: %s", number, self._cfg.online.rounds, stage)
+
+    def refresh(self) -> None:
+        """Show what the files say now."""
+        if self._live:
+            table = rounds_table(read_rounds(self._online), self._cfg, self._where, self._elapsed())
+            self._live.update(table, refresh=True)
+        elif time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            [found] = [each for each in read_rounds(self._online) if each.number == self._where[0]] or [None]
+            if found:
+                log.info("round %d: %s", found.number, _line(found, self._elapsed()))
+
+    def say(self, text: str) -> None:
+        """A line above the table."""
+        if self._live:
+            self._live.console.print(text, highlight=False, markup=False)
+        else:
+            log.info("%s", text)
+
+    def failed(self, stage: str, status: int, console: Path) -> None:
+        """Say that a stage failed, and the last it printed."""
+        tail = console.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        self.say("\n".join([f"{stage} of round {self._where[0]} ended with status {status}. {console}:", *tail]))
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._began
+
+
+def rounds_table(
+    rounds: list[RoundSummary], cfg: OnlineConfig, where: tuple[int, str] = (0, ""), elapsed: float = 0.0
+) -> Table:
+    """The rounds as a table, one a row.
+
+    Args:
+        rounds: as far as they have come.
+        where: round and stage that the loop is at; "" none.
+        elapsed: seconds since that stage began.
+    """
+    cost = sum(each.cost for each in rounds)
+    title = f"{cfg.run.experiment}/{cfg.run.name}, {cfg.online.rounds} rounds" + (f", ${cost:.2f}" if cost else "")
+    table = Table(title=title, title_justify="left")
+    for name in ("round", "generated", "judged", "perfect", "Align-N/P", "trained", "evaluated"):
+        table.add_column(name, justify="right")
+    for each in rounds:
+        table.add_row(*_cells(each, cfg))
+    number, stage = where
+    if stage:
+        table.caption = f"round {number}: {stage}, {elapsed / 60:.0f} min {elapsed % 60:02.0f} s"
+        table.caption_justify = "left"
+    return table
+
+
+def _cells(each: RoundSummary, cfg: OnlineConfig) -> list[str]:
+    total = each.instructions * cfg.generator.samples
+    perfect = "" if each.share_perfect is None else f"{each.share_perfect:.1%}"
+    counts = f"{each.counts['align_n']}/{each.counts['align_p']}" if "align_n" in each.counts else ""
+    trained = f"{each.steps} steps, loss {each.train['loss']:.3f}" if each.train else ""
+    evaluated = f"{each.evaluation['verifiable']['strict']:.1%}" if "verifiable" in each.evaluation else ""
+    if not evaluated and each.evaluation:
+        evaluated = ", ".join(each.evaluation)
+    generated = f"{each.responses}/{total}" if total else ""
+    judged = f"{each.judged}/{total}" if each.judged else ""
+    return [str(each.number) if each.number else "before", generated, judged, perfect, counts, trained, evaluated]
+
+
+def _line(each: RoundSummary, elapsed: float) -> str:
+    parts = [f"{each.responses} responses", f"{each.judged} judged", f"{each.steps} steps"]
+    if each.train:
+        parts.append(f"loss {each.train['loss']:.4f}")
+    if each.cost:
+        parts.append(f"${each.cost:.2f}")
+    return ", ".join([*parts, f"{elapsed:.0f} s in this stage"])
+
+
+def show_rounds(cfg: OnlineConfig, online: Path) -> None:
+    """Print the table once, at the end."""
+    Console(file=sys.stdout).print(rounds_table(read_rounds(online), cfg))

@@ -1,0 +1,182 @@
+"""Online alignment: rounds of generate, judge, train, evaluate. Read `run_rounds` from top to bottom.
+
+The loop itself needs no accelerator and no PyTorch: what does is a stage in a process of its own, started by the
+same commands that a person would type. All that the loop knows lies in files, so it goes on wherever it was ended.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from cut_dist import durable
+from cut_dist.config import Config, ModelConfig, identity
+from cut_dist.online.child import NOT_FINISHED, run_child
+from cut_dist.online.config import OnlineConfig
+from cut_dist.online.files import RoundFiles
+from cut_dist.online.instructions import HELDOUT, sample_instructions
+from cut_dist.online.live import Live
+from cut_dist.online.page import write_report
+from cut_dist.online.stage import read_manifest
+from cut_dist.online.summary import read_evaluation
+from cut_dist.online.triplets import make_triplets
+from cut_dist.process import StopSignal, free_port
+from cut_dist.run_folder import (
+    STOP_FILE,
+    RunLock,
+    check_same_config,
+    create_run_folder,
+    mark_finished,
+    read_finished,
+    write_config,
+)
+from cut_dist.wording import counted
+
+log = logging.getLogger(__name__)
+
+LAUNCH = Path(__file__).resolve().parent.parent.parent / "launch"
+
+
+def run_rounds(cfg: OnlineConfig) -> int:
+    """Run, or go on with, all rounds of `cfg` in `<run.root>/<run.experiment>/<run.name>/`.
+
+    Returns:
+        0 when all rounds are done, 75 when it was stopped or waits for a person, else the status of the failed stage.
+    """
+    stop = StopSignal(interrupt=True)
+    create_run_folder(Path(cfg.run.root), cfg.run.experiment, cfg.run.name)
+    online = Path(cfg.run.root) / cfg.run.experiment / cfg.run.name
+    with RunLock(online), Live(cfg, online) as live:
+        check_same_config(online, identity(cfg))
+        write_config(online, dataclasses.asdict(cfg), identity(cfg))
+        (online / STOP_FILE).unlink(missing_ok=True)
+        loop = Loop(cfg, online, live, lambda: bool(stop.asked or (online / STOP_FILE).exists()))
+        try:
+            loop.run()
+        except StageEnded as ended:
+            return ended.status
+        finally:
+            write_report(cfg, online)
+        if read_finished(online) is None or read_finished(online)["rounds"] != cfg.online.rounds:
+            mark_finished(online, {"rounds": cfg.online.rounds})
+    log.info("%s done; %s", counted(cfg.online.rounds, "round"), online / "report.html")
+    return 0
+
+
+class StageEnded(Exception):
+    """The loop ends here, with this exit status; what there is to say has been said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Loop:
+    """The rounds of one online run, each stage done or found done."""
+
+    def __init__(self, cfg: OnlineConfig, online: Path, live: Live, stop_asked: Callable[[], bool]) -> None:
+        self.cfg, self.online, self.live, self.stop_asked = cfg, online, live, stop_asked
+
+    def run(self) -> None:
+        """All rounds, one after the other."""
+        first = self.cfg.model
+        before = RoundFiles(self.online, 0)
+        sample_instructions(self.cfg, HELDOUT, before.heldout)
+        if self.cfg.online.evaluate_first:
+            self.stage("evaluate", before, first)
+        model = first
+        for number in range(1, self.cfg.online.rounds + 1):
+            files = RoundFiles(self.online, number)
+            earlier = [RoundFiles(self.online, each).triplets for each in range(1, number)]
+            sample_instructions(self.cfg, number, files.instructions)
+            self.stage("generate", files, model)
+            self.stage("judge", files, model)
+            make_triplets(self.cfg, number, files.responses, files.judgments, earlier, files.triplets)
+            self.stage("train", files, model if self.cfg.online.start_from == "previous" else first)
+            model = ModelConfig(**{**vars(first), **_TRAINED, "name_or_path": str(files.model)})
+            self.stage("evaluate", files, model)
+
+    def stage(self, name: str, files: RoundFiles, model: ModelConfig) -> None:
+        """Run a stage in a process of its own, unless it is done.
+
+        Raises:
+            StageEnded: it failed, was stopped, or waits for a person.
+        """
+        self.live.begin(files.number, name)
+        if self._done(name, files):
+            return
+        cfg = stage_config(self.cfg, name, files, model)
+        files.config(name).parent.mkdir(parents=True, exist_ok=True)
+        durable.replace_file(files.config(name), yaml.safe_dump(dataclasses.asdict(cfg)).encode())
+        command = [*self._starter(name), str(LAUNCH / f"{name}.py"), "--config-file", str(files.config(name))]
+        status = run_child(
+            command,
+            files.console(name),
+            watch=self.live.refresh,
+            stop_asked=self.stop_asked,
+            stop_file=files.training / STOP_FILE if name == "train" else None,
+        )
+        if status == 0 and self._done(name, files):
+            return
+        if self.stop_asked() or status in (0, NOT_FINISHED):
+            self.live.say(f"stopped in round {files.number}, {name}; the same command goes on")
+            raise StageEnded(NOT_FINISHED)
+        self.live.failed(name, status, files.console(name))
+        raise StageEnded(max(status, 1))
+
+    def _done(self, name: str, files: RoundFiles) -> bool:
+        """Whether a stage of a round is at its end. That its inputs are the same is for the stage to see."""
+        if name == "train":
+            return read_finished(files.training) is not None
+        if name == "evaluate":
+            return set(self.cfg.evaluation.suites) <= read_evaluation(files).keys()
+        return read_manifest(files.responses if name == "generate" else files.judgments) is not None
+
+    def _starter(self, name: str) -> list[str]:
+        """What starts a stage: the launcher of ranks where it uses them, else Python."""
+        uses_ranks = name == "train" or (name == "generate" and self.cfg.generator.name == "hf")
+        launcher = self.cfg.online.launcher
+        if not uses_ranks or launcher == ["python"]:
+            return [sys.executable]
+        if launcher[0] == "deepspeed" and "--master_port" not in launcher:
+            return [_program("deepspeed"), *launcher[1:], "--master_port", str(free_port())]
+        return [_program(launcher[0]), *launcher[1:]]
+
+
+# What a model that a round has trained does not take over from the first one: its folder says it all.
+_TRAINED = {"revision": None, "random_init": None, "tokenizer": None}
+
+
+def stage_config(cfg: OnlineConfig, name: str, files: RoundFiles, model: ModelConfig) -> Config:
+    """The configuration that a stage of a round is started with."""
+    if name == "train":
+        run = dataclasses.replace(
+            cfg.run, root=str(files.online), experiment=files.folder.name, name=files.training.name, stop_after=None
+        )
+        group = cfg.tracker.group or f"{cfg.run.experiment}-{cfg.run.name}"
+        changed = {
+            "model": model,
+            "data": dataclasses.replace(cfg.data, path=str(files.triplets), format="cut_dist"),
+            "tracker": dataclasses.replace(cfg.tracker, group=group),
+            "run": run,
+        }
+        names = [each.name for each in dataclasses.fields(Config)]
+        return Config(**{name: changed.get(name, getattr(cfg, name)) for name in names})
+    source, output = {
+        "generate": (files.instructions, files.responses),
+        "judge": (files.responses, files.judgments),
+        "evaluate": (files.heldout, files.evaluation),
+    }[name]
+    files_of_stage = dataclasses.replace(cfg.stage, input=str(source), output=str(output))
+    return dataclasses.replace(cfg, model=model, stage=files_of_stage)
+
+
+def _program(name: str) -> str:
+    """The program of this Python's environment where it has one, which need not be on the PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name

@@ -1,0 +1,83 @@
+"""What a process of a job owes the machine: to stop when asked, to die with its parent, to leave no file. No torch."""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+# Below 32768, where Linux takes the ports of outgoing connections from: one of those may have it by the time it is used
+_PORTS = range(20000, 32768)
+
+
+class StopSignal:
+    """Whether this process was asked to checkpoint and stop: by SIGTERM, or by the end of the `deepspeed` command.
+
+    That command starts one launcher a node, which starts the ranks. Linux tells a process of its parent's end only, so
+    the command, the parent's parent, is looked for: without it the ranks would train on as orphans.
+
+    Args:
+        interrupt: take SIGINT for the same; without, it ends the process as usual.
+    """
+
+    def __init__(self, interrupt: bool = False):
+        self.signals = 0  # how many came
+        self._command = _deepspeed_command()
+        for number in (signal.SIGTERM, *([signal.SIGINT] if interrupt else [])):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, *_) -> None:
+        self.signals += 1
+
+    @property
+    def asked(self) -> bool:
+        return self.signals > 0 or (self._command is not None and not Path(f"/proc/{self._command}").exists())
+
+
+def _deepspeed_command() -> int | None:
+    """The process id of the `deepspeed` command that started this node's launcher; None if there is none."""
+    try:
+        launcher = os.getppid()
+        if b"deepspeed.launcher.launch" not in Path(f"/proc/{launcher}/cmdline").read_bytes():
+            return None
+        # "pid (name) state ppid ...": the name may hold spaces
+        command = int(Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[1])
+        return command if b"deepspeed" in Path(f"/proc/{command}/cmdline").read_bytes() else None
+    except OSError:
+        return None
+
+
+def die_with_parent() -> None:
+    """Ask Linux to send SIGTERM when the parent dies: orphans would go on writing into the run's folder."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def free_port(taken: Container[int] = ()) -> int:
+    """A port of this machine that nothing listens on, and that is not in `taken`."""
+    while True:
+        port = secrets.choice(_PORTS)
+        if port in taken:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            return port
+
+
+def remove_shared_buffers(port: int) -> None:
+    """Remove a job's `/dev/shm/deepspeed_*_buffer_*` files, which DeepSpeed's CPU collectives leave (66 MB a rank).
+
+    Args:
+        port: MASTER_PORT of the job, which is in their names. A rank that still has a file mapped keeps it.
+    """
+    for path in glob.glob(f"/dev/shm/deepspeed_*{port}_*"):
+        with suppress(FileNotFoundError):
+            os.unlink(path)

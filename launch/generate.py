@@ -1,0 +1,26 @@
+"""Let a model answer instructions: deepspeed launch/generate.py stage.input=instructions.jsonl stage.output=x.jsonl"""
+
+import sys
+from pathlib import Path
+
+# A checkout works without being installed, and is what runs even where another version is.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from cut_dist.cli import hydra_entry  # noqa: E402
+from cut_dist.config_check import require  # noqa: E402
+from cut_dist.online.config import OnlineConfig  # noqa: E402
+from cut_dist.preflight import require_port  # noqa: E402
+
+
+def generate(cfg: OnlineConfig) -> int:
+    stage = cfg.stage
+    require(stage.input is not None, "stage.input", None, "give the file of instructions, JSONL of {id, instruction}")
+    require(stage.output is not None, "stage.output", None, "give the file that the responses shall be written to")
+    require_port()
+    from cut_dist.online.generating import generate_stage
+
+    return generate_stage(cfg, Path(stage.input), Path(stage.output))
+
+
+if __name__ == "__main__":
+    hydra_entry("online", generate, schema=OnlineConfig)
