@@ -20,12 +20,14 @@ from omegaconf import OmegaConf
 
 from cut_dist.config import AnyConfig, Config, ConfigError
 from cut_dist.config_compose import compose_config, conf_dir, config_groups, read_config
+from cut_dist.judges.base import WaitingForPeople
 from cut_dist.preflight import port_taken
 from cut_dist.sweep.plan import Request, print_jobs
 from cut_dist.wording import UserError, nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1
+UNFINISHED = 75  # sysexits.h: try again later
 _GRACE_S = 5.0  # in which the launcher ends the ranks that wait, where rank 0 has met the same problem
 
 _USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY=VALUE ...]
@@ -61,7 +63,8 @@ def hydra_entry(
 
     Exits with 2 where the configuration can't be run (a sentence on stderr, from rank 0), with 1 where the
     job meets a problem that its user can mend (a sentence from rank 0, or from the ranks that met it without
-    rank 0), else with what the job returns (None is 0). Any other exception of the job passes through.
+    rank 0), with 75 where it waits for people, else with what the job returns (None is 0). Any other exception of the
+    job passes through.
 
     Args:
         config_name: stem of a yaml at the root of conf/.
@@ -96,6 +99,9 @@ def hydra_entry(
     logging.getLogger("cut_dist").setLevel(logging.INFO if rank == 0 else logging.ERROR)
     try:
         status = job(cfg)
+    except WaitingForPeople as waiting:
+        print(f"not finished: {waiting}", file=sys.stderr)
+        sys.exit(UNFINISHED)
     except Exception as error:
         said = _for_users(error)
         if said is None:

@@ -190,12 +190,15 @@ class CheckpointConfig:
 class TrackerConfig:
     """Where metrics go besides metrics.jsonl, which is always written."""
 
-    name: Literal["wandb", "none"] = "wandb"
+    name: Literal["wandb", "tensorboard", "none"] = "wandb"
     mode: Literal["auto", "online", "offline"] = "auto"  # auto: offline without a key or a network
     project: str = "cut_dist"
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    judged_tokens: int = ranged(1000, at_least=0, why="0 sends no table of tokens")  # rows, at each evaluation
+    log_data: bool = False  # the triplets may be private
+    log_model: bool = False  # weights are large
 
     def __post_init__(self) -> None:
         require(self.project != "", "tracker.project", self.project, "must not be empty")

@@ -206,7 +206,8 @@ def run_evaluation(
     generations = evaluate.generate(engine, tokenizer, chosen, cfg.eval.max_new_tokens, ranks)
     if recorder:
         splits = {"heldout": records[: len(data.heldout)], "train": records[len(data.heldout) :]}
-        recorder.evaluation(step, splits, generations)
+        tokens = evaluate.judged_tokens(splits["heldout"], data.heldout, tokenizer, cfg.tracker.judged_tokens)
+        recorder.evaluation(step, splits, generations, tokens)
     return step
 
 

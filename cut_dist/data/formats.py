@@ -84,7 +84,9 @@ def _summarization_row(passage: str, question: object) -> dict[str, object] | No
     judgment = (
         " ".join(_nested(critique, "text", str) for critique in critiques).strip() if critiques else None
     )
-    return {"instruction": f"{passage}\n{text}", "response": answer, "judgment": judgment}
+    # what people made of the answer after the last critique; read by evaluation/rouge.py only
+    refinement = critiques[-1].get("refinement") if critiques else None
+    return {"instruction": f"{passage}\n{text}", "response": answer, "judgment": judgment, "refinement": refinement}
 
 
 def _ultrafeedback_rows(record: dict) -> Iterator[Row | RowError]:

@@ -19,11 +19,15 @@ class EvaluationConfig:
     alpaca_eval_path: str | None = None  # instructions of AlpacaEval, its own JSON
     lm_eval_tasks: list[str] = field(default_factory=lambda: ["arc_challenge", "hellaswag", "mmlu", "truthfulqa_mc2"])
     lm_eval_limit: int | None = ranged(None, at_least=1)  # questions of each task; null: all
+    lm_eval_include_path: str | None = None  # folder of task files of one's own
     rouge_path: str | None = None  # test split of the summarization critiques
+    rouge_reference: Literal["refinement", "answer"] = "refinement"  # what answers are compared with
     rival: str | None = None  # `win_rate`: responses.jsonl of the other model, to the same instructions
     limit: int | None = ranged(None, at_least=1)  # instructions of each suite; null: all
 
     def __post_init__(self) -> None:
+        tasks = self.lm_eval_tasks
+        require(bool(tasks) or "lm_eval" not in self.suites, "evaluation.lm_eval_tasks", tasks, "name one at least")
         needs = {"alpaca_eval": "alpaca_eval_path", "rouge": "rouge_path", "win_rate": "rival"}
         for suite, key in needs.items():
             given = suite not in self.suites or getattr(self, key) is not None

@@ -53,6 +53,13 @@ class Judged:
             raise ValueError(f"the judge rejects {self.id} without a word: Align-N needs a judgment")
 
 
+class WaitingForPeople(RuntimeError):
+    """People have not judged everything yet: what is there was given; the message says where the rest waits.
+
+    The process ends with status 75 (try again later), and the same command goes on.
+    """
+
+
 class Judge(Protocol):
     """Anything that judges. It may answer in any order; the caller writes each answer down as it comes."""
 

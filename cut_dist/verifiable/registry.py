@@ -8,10 +8,25 @@ from typing import Any
 
 from cut_dist.config_check import ConfigError, from_tree, shown
 from cut_dist.verifiable.base import Check
-from cut_dist.verifiable.checks import answers, case, frame, layout, length, structured, vocabulary
+from cut_dist.verifiable.checks import (
+    answers,
+    case,
+    frame,
+    json_answers,
+    layout,
+    length,
+    letters,
+    lists,
+    parts,
+    sequences,
+    structured,
+    vocabulary,
+)
 from cut_dist.wording import nearest
 
-_MODULES = (length, vocabulary, case, frame, layout, structured, answers)
+_MODULES = (
+    length, vocabulary, letters, case, frame, parts, lists, layout, json_answers, structured, answers, sequences,
+)  # fmt: skip
 KINDS: dict[str, type[Check]] = {
     kind.kind: kind
     for module in _MODULES

@@ -1,0 +1,36 @@
+"""Which model is measured: its weights by hash, or what a server calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cut_dist.lineage import model_record, parent_run
+from cut_dist.model.resolve import resolve_model
+from cut_dist.online.config import OnlineConfig
+
+
+def weights_record(cfg: OnlineConfig) -> dict[str, Any]:
+    """The weights of `cfg.model`: name, revision and the files' hashes, or the sizes and seed of random ones."""
+    model = cfg.model
+    if model.random_init is not None:
+        return {"random_init": model.random_init, "seed": cfg.seed}
+    files = model_record(resolve_model(model.name_or_path, model.revision))
+    return {**files, "name": model.name_or_path, "revision": model.revision}
+
+
+def answering_record(cfg: OnlineConfig) -> dict[str, Any]:
+    """Who answers: the server's model under generator=endpoint, else the weights."""
+    if cfg.generator.name == "endpoint":
+        return {"endpoint": cfg.generator.endpoint.base_url, "name": cfg.generator.endpoint.model}
+    return weights_record(cfg)
+
+
+def display_name(cfg: OnlineConfig) -> str:
+    """What a leaderboard may call it: `<experiment>/<run>` of a run of this project, else the model's own name."""
+    if cfg.generator.name == "endpoint":
+        return cfg.generator.endpoint.model
+    name = cfg.model.name_or_path
+    if name is None:
+        return "random weights"
+    parent = parent_run(name)
+    return parent["run"] if parent else name
