@@ -140,11 +140,13 @@ def _for_users(error: Exception) -> str | None:
     """What is wrong and the remedy, for errors whose traceback would only hide it; None for all others."""
     from cut_dist.data.triplets import DataError
     from cut_dist.engine import MainRankError
+    from cut_dist.heartbeat import RankLost
     from cut_dist.manifest import CheckpointError
     from cut_dist.model.resolve import ModelNotFound
     from cut_dist.run_folder import RunFolderError
 
-    if isinstance(error, (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError)):
+    known = (ConfigError, DataError, ModelNotFound, CheckpointError, RunFolderError, MainRankError, RankLost)
+    if isinstance(error, known):
         return str(error)
     # Two starts at the same moment: neither sees the other before. By name, since torch may not be imported.
     if type(error).__name__ == "DistNetworkError" and "EADDRINUSE" in str(error):

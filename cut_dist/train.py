@@ -30,6 +30,7 @@ from cut_dist.engine.launch import (
 )
 from cut_dist.engine.state import full_state_dict, load_checkpoint, on_main, save_checkpoint
 from cut_dist.export import export_model
+from cut_dist.heartbeat import Heartbeat
 from cut_dist.model.load import Tokenizer, load_tokenizer
 from cut_dist.recorder import Recorder, read_evaluations
 from cut_dist.run_start import CHECKPOINTS, Start, open_run
@@ -52,7 +53,7 @@ def train(cfg: Config) -> int:
     stop = StopSignal()
     tokenizer = load_tokenizer(cfg.model)
     data = prepare(cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment)
-    ranks = start_process()
+    ranks = start_process(cfg.run.timeout_minutes)
     try:
         with ExitStack() as held:  # rank 0 holds the run's folder
             start = open_run(cfg, data, ranks.world_size, held) if ranks.is_main else None
@@ -63,7 +64,8 @@ def train(cfg: Config) -> int:
             status = 1
             try:
                 if start.goes_on:
-                    status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop)
+                    with Heartbeat(Path(start.folder), ranks, cfg.run.timeout_minutes, start.step) as beat:
+                        status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop, beat)
                 elif start.status == "finished":
                     status = 0
             finally:
@@ -86,6 +88,7 @@ def run_training(
     recorder: Recorder | None,
     start: Start,
     stop: StopSignal,
+    beat: Heartbeat,
 ) -> int:
     """The training loop. `recorder` is rank 0's. Returns the exit status."""
     # ---- what there is: model, optimizer, the order of the data ------------------------------------------------------
@@ -121,6 +124,7 @@ def run_training(
         finite = totals[NOT_FINITE] == 0 and math.isfinite(totals[GRADIENT_SQUARE])
         (gradients.step if finite else gradients.discard)(engine)
         step += 1
+        beat.step = step
 
         # ---- record --------------------------------------------------------------------------------------------------
         bad_steps = 0 if finite else bad_steps + 1
