@@ -98,14 +98,14 @@ class Heartbeat:
             return
         at = _place(frame for frame, _ in walk_tb(traceback))
         if not (isinstance(error, Exception) and is_communication_error(error)):
-            self._write(at, ended=f"{type(error).__name__}: {_first_line(error)}")
+            self._write(at, ended=f"{type(error).__name__}: {first_line(error)}")
             return
         self._write(at, ended=RankLost.__name__)
         beats = read_beats(self._folder.parent)
         why = explain(beats, self._rank, self.silence_s, closed=_CLOSED.search(str(error)) is not None)
         raise RankLost(
             f"After step {self.step} {why}. Once hosts and network are well, the same command continues from the last "
-            f"checkpoint. PyTorch's words, at {at}: {_first_line(error)}"
+            f"checkpoint. PyTorch's words, at {at}: {first_line(error)}"
         ) from error
 
     @property
@@ -202,7 +202,8 @@ def _joined(said: Iterable[str], total: int) -> str:
     return f"{text}, and {total - _NAMED} more" if total > _NAMED else text
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
