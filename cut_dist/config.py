@@ -216,6 +216,7 @@ class RunConfig:
     resume: Literal["auto", "never"] = "auto"
     stop_after: int | None = ranged(None, at_least=1)  # checkpoint and stop cleanly after this step
     export: bool = True  # write the trained model in Hugging Face format
+    timeout_minutes: float = ranged(30.0, above=0, at_most=1440)  # that ranks wait for each other
 
     def __post_init__(self) -> None:
         usable = self.root != "" and "\n" not in self.root
