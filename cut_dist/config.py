@@ -232,8 +232,8 @@ class SweepConfig:
     name: str | None = None  # null: run.experiment; the jobs lie in <root>/<name>/<job>/
     root: str = "sweeps"
     params: dict[str, Any] = field(default_factory=dict)  # key -> values as on the command line
-    metric: str = "heldout/p_inappropriate"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    metric: str = "p_inappropriate"  # of the held-out triplets, at a job's last evaluation
+    direction: Literal["min", "max"] = "min"
     on_failure: Literal["continue", "stop"] = "continue"
     jobs_at_a_time: int = ranged(1, at_least=1)  # launch/sweep.py
     ranks_per_job: int | None = ranged(None, at_least=1)  # launch/sweep.py
