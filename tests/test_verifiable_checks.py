@@ -124,6 +124,7 @@ def test_a_huge_response_of_one_piece_is_no_trouble(piece: str) -> None:
         ("- apples\n- pears\n1. plums", 3),
         ("# Title\n**Bold title**\n<<Title>>\nOne line", 1),
         ("2.\n---\n***", 0),
+        ("1. The sea. 2. The sky. 3. Sand", 3),
         ("See example.com or v1.2 for it", 1),
     ],
 )  # fmt: skip
