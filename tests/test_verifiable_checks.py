@@ -39,9 +39,10 @@ def test_each_kind_passes_what_it_should_and_says_what_is_wrong(case: Case) -> N
     check = make_check(case.kind, case.params)
     for response in case.good:
         assert check.problems(response) == [], response
-    for response, judgment in case.bad.items():
+    for response, (judgment, spans) in case.bad.items():
         (problem,) = check.problems(response)
         assert (problem.kind, problem.words) == (case.kind, judgment), response
+        assert [list(span) for span in problem.spans] == spans, response
 
 
 def test_every_kind_has_a_case_and_every_case_a_bad_response() -> None:
