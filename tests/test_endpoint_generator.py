@@ -110,9 +110,10 @@ def test_an_instruction_that_is_too_long_is_set_aside_by_name(tmp_path: Path, mo
 
 
 def test_a_response_that_the_server_cut_short_is_set_aside(tmp_path: Path):
-    with Server(lambda path, payload: Answer("", "content_filter")) as server:
-        with pytest.raises(EndpointError, match="6 instructions got no response.*\n  i0: .*content_filter"):
-            responses(make(server, tmp_path))
+    said = "6 instructions got no response.*\n  i0: .*content_filter"
+    refusing = Server(lambda path, payload: Answer("", "content_filter"))
+    with refusing as server, pytest.raises(EndpointError, match=said):
+        responses(make(server, tmp_path))
 
 
 def test_the_completions_api_takes_no_chat_template():
@@ -137,7 +138,7 @@ def test_a_run_has_one_budget_over_its_stages_and_replies_of_each_apart(tmp_path
     with Server(lambda path, payload: Answer("so")) as server:
         for number in range(1, 4):
             generator = stage(number)
-            assert len(responses(generator)) == 6
+            assert [each.sampling["cost"] for each in responses(generator).values()] == [pytest.approx(0.002)] * 6
             assert generator.summary["spent"] == pytest.approx(number * 0.012)
             assert generator.summary["cost"] == pytest.approx(0.012)
         assert len(server.seen) == 18  # the same requests in each round, to another model each time

@@ -150,6 +150,8 @@ class Client:
             await (self.budget.close(expense, None) if paid else self.budget.void(expense))
             raise
         cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens)
+        if expense and reply.estimated:
+            cost = expense.worst
         await self.store.save(key, self.cfg.model, reply, (expense.id, cost) if expense else None)
         await self.budget.close(expense, cost)
         return reply

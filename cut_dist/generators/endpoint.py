@@ -109,6 +109,8 @@ class EndpointGenerator:
             self._set_aside[request.id] = str(error)
             return None
         sampling = self._sampling(request) | ({"tokens": "estimated"} if reply.estimated else {})
+        cost = client.budget.cost(reply.prompt_tokens, reply.completion_tokens)
+        sampling |= {"cost": cost} if cost else {}
         return Generation(
             id=request.id,
             response=reply.text,
