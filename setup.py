@@ -42,6 +42,7 @@ EXTRAS = {
     "bench": ["liger-kernel>=0.8.5", "cut-cross-entropy>=25.1.1", "trl>=1.16", "matplotlib>=3.8"],  # peers, optional
     "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
+    "sweep": ["hydra-optuna-sweeper>=1.3", "submitit>=1.5.4"],  # other sweepers than the grid, SLURM job arrays
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",

@@ -72,6 +72,7 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
             for line in sorted(lines, key=lambda line: -coloured.get(line.name, MOST)):  # the first one on top
                 axes.plot(*_xy(line), **_style(coloured.get(line.name)))
             axes.set(title=title, xlabel=xlabel)
+            axes.xaxis.get_major_locator().set_params(integer=True)  # steps and rounds
             _limit(axes, [_xy(line)[1] for line in lines if line.name in coloured], lines)
             axes.grid(alpha=0.25)
         handles = [_handle(_short(name, 44), i) for name, i in coloured.items()]

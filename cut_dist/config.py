@@ -216,6 +216,7 @@ class RunConfig:
     resume: Literal["auto", "never"] = "auto"
     stop_after: int | None = ranged(None, at_least=1)  # checkpoint and stop cleanly after this step
     export: bool = True  # write the trained model in Hugging Face format
+    timeout_minutes: float = ranged(30.0, above=0, at_most=1440)  # that ranks wait for each other
 
     def __post_init__(self) -> None:
         usable = self.root != "" and "\n" not in self.root
@@ -231,8 +232,8 @@ class SweepConfig:
     name: str | None = None  # null: run.experiment; the jobs lie in <root>/<name>/<job>/
     root: str = "sweeps"
     params: dict[str, Any] = field(default_factory=dict)  # key -> values as on the command line
-    metric: str = "heldout/p_inappropriate"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    metric: str = "p_inappropriate"  # of the held-out triplets, at a job's last evaluation
+    direction: Literal["min", "max"] = "min"
     on_failure: Literal["continue", "stop"] = "continue"
     jobs_at_a_time: int = ranged(1, at_least=1)  # launch/sweep.py
     ranks_per_job: int | None = ranged(None, at_least=1)  # launch/sweep.py

@@ -39,9 +39,10 @@ def test_each_kind_passes_what_it_should_and_says_what_is_wrong(case: Case) -> N
     check = make_check(case.kind, case.params)
     for response in case.good:
         assert check.problems(response) == [], response
-    for response, judgment in case.bad.items():
+    for response, (judgment, spans) in case.bad.items():
         (problem,) = check.problems(response)
         assert (problem.kind, problem.words) == (case.kind, judgment), response
+        assert [list(span) for span in problem.spans] == spans, response
 
 
 def test_every_kind_has_a_case_and_every_case_a_bad_response() -> None:
@@ -82,6 +83,23 @@ def test_an_excerpt_is_the_texts_own_beginning(text: str) -> None:
     assert len(inside) <= 60 and (clean.startswith(inside) or text.strip().startswith(inside))
 
 
+@pytest.mark.parametrize(
+    "text, quoted",
+    [
+        ("a" * 60, '"' + "a" * 60 + '"'),
+        ("a" * 61, '"' + "a" * 60 + '..."'),
+        ("a " * 40, '"' + "a " * 29 + 'a..."'),
+        ("b " + "a" * 60, '"b..."'),
+        ("  one\ntwo", '"one..."'),
+        ("One.\ntwo", '"One. ..."'),
+        ("a\tb\x00\ud800", '"a b\ufffd\ufffd"'),
+        ("\n ", '""'),
+    ],
+)
+def test_an_excerpt_is_short_clean_and_of_one_line(text: str, quoted: str) -> None:
+    assert excerpt(text, (0, len(text))) == quoted
+
+
 HUGE = 20_000
 NASTY = ["a", " ", "\n", ".", "*", "#", "[", "]", '"', "{", '{"a":', "[1,", "<<a", "<<", "1. ", "- ", "-\n", "a,"]
 NASTY += ["******\n", "Part 1\n", "[a", "*a", "`", "12 ", "a—", " \n", "A.", "P.S.", "\n\n", "(", '."', "**a", "a*"]
@@ -107,6 +125,7 @@ def test_a_huge_response_of_one_piece_is_no_trouble(piece: str) -> None:
         ("- apples\n- pears\n1. plums", 3),
         ("# Title\n**Bold title**\n<<Title>>\nOne line", 1),
         ("2.\n---\n***", 0),
+        ("1. The sea. 2. The sky. 3. Sand", 3),
         ("See example.com or v1.2 for it", 1),
     ],
 )  # fmt: skip

@@ -140,7 +140,7 @@ def test_max_checks_and_kinds_narrow_the_choice() -> None:
 
 
 def test_too_few_kinds_for_so_many_instructions_is_said() -> None:
-    with pytest.raises(ValueError, match=r"only \d+ different train instructions can be made of palindrome; use more"):
+    with pytest.raises(ConfigError, match=r"only \d+ different train instructions can be made of palindrome; use more"):
         make_instructions(1_000, 0, "train", kinds=["palindrome"])
 
 

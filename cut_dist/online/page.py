@@ -62,7 +62,7 @@ def _what(cfg: OnlineConfig, online: Path) -> str:
     facts = {
         "model": cfg.model.name_or_path or "random weights",
         "instructions": f"{source.per_round:,} a round, {asked}",
-        "responses": f"{g.samples} to each by {g.name}, temperature {g.temperature:g}, at most {g.max_new_tokens} tokens",
+        "responses": f"{g.samples} to each by {g.name}, temperature {g.temperature:g}, up to {g.max_new_tokens} tokens",
         "judge": " ".join(filter(None, [cfg.judge.name, cfg.judge.model or cfg.judge.endpoint.model])),
         "objective": f"{o.name}, λ {o.lam:g}, α {o.alpha:g}, γ {o.gamma:g}, contrast {o.contrast}",
         "training": f"lr {cfg.train.lr:g}, batches of {cfg.train.global_batch_size}, seed {cfg.seed}",
@@ -100,7 +100,7 @@ def _curves(rounds: Sequence[RoundSummary]) -> str:
     if not charts.available():
         return f'<p class="note">The curves need matplotlib: {escape(charts.REMEDY)}, then the same command again.</p>'
     titles = list(drawn)
-    rows = [{title: drawn[title] for title in titles[at : at + 3]} for at in range(0, len(titles), 3)]
+    rows = [{title: drawn[title] for title in titles[at : at + 2]} for at in range(0, len(titles), 2)]
     return "".join(charts.curves(row, label=", ".join(row), xlabel="round") for row in rows)
 
 
@@ -127,11 +127,12 @@ def _rounds(rounds: Sequence[RoundSummary]) -> str:
         rows.append((
             str(each.number) if each.number else "before", str(each.responses or ""), str(each.judged or ""), perfect,
             str(count("set_aside", "")), str(count("align_n", "")), str(count("align_p", "")),
-            str(count("from_earlier_rounds", "")), str(each.steps or ""),
+            str(count("from_earlier_rounds", "") or ""), str(each.steps or ""),
             f"{each.train['loss']:.3f}" if each.train else "", before, after, _percent(verifiable.get("strict")),
             _percent(verifiable.get("loose")), f"{each.cost:.2f}" if each.cost else "",
         ))  # fmt: skip
-    return table(head, rows)
+    told = [at for at in range(len(head)) if any(row[at] for row in rows)]
+    return table([head[at] for at in told], [[row[at] for at in told] for row in rows])
 
 
 def _samples(samples: Sequence[Sample]) -> str:
@@ -145,7 +146,8 @@ def _samples(samples: Sequence[Sample]) -> str:
             f"{escape(answer.text)}{_verdict(answer.satisfactory, answer.judgment)}</div>"
             for number, answer in sample.answers.items()
         )
-        parts.append(f'<div class="sample"><p>{escape(sample.instruction)}</p><div class="answers">{answers}</div></div>')
+        asked = f"<p>{escape(sample.instruction)}</p>"
+        parts.append(f'<div class="sample">{asked}<div class="answers">{answers}</div></div>')
     return f'<p class="dim">{escape(note)}</p><div class="samples">{"".join(parts)}</div>'
 
 
@@ -162,7 +164,8 @@ def _lineage(online: Path, rounds: Sequence[RoundSummary]) -> str:
         files = RoundFiles(online, each.number)
         lineage = read_lineage(files.training)
         if lineage:
-            rows.append((str(each.number), _origin(lineage), *_hashes(lineage), str(files.training.relative_to(online))))
+            place = str(files.training.relative_to(online))
+            rows.append((str(each.number), _origin(lineage), *_hashes(lineage), place))
     if not rows:
         return ""
     head = ("round", "trained from", "triplets", "judgments", "responses", "instructions", "lineage.json in")

@@ -49,8 +49,8 @@ def changed_samples(online: Path, rounds: Sequence[int], most: int) -> list[Samp
 
 
 def _answers(files: RoundFiles) -> dict[str, Response]:
-    """Id → answer, of the first suite that keeps some."""
-    paths = sorted(files.evaluation.glob("*/responses.jsonl"))
+    """Id → answer to the held-out instructions, else those of the first suite that asks its own."""
+    paths = [*files.evaluation.glob("responses.jsonl"), *sorted(files.evaluation.glob("*/responses.jsonl"))]
     return {row.id: row for row in read_records(paths[0], Response)} if paths else {}
 
 

@@ -22,7 +22,7 @@ from cut_dist.verifiable.checks import (
     structured,
     vocabulary,
 )
-from cut_dist.wording import nearest
+from cut_dist.wording import UserError, nearest
 
 _MODULES = (
     length, vocabulary, letters, case, frame, parts, lists, layout, json_answers, structured, answers, sequences,
@@ -36,7 +36,7 @@ KINDS: dict[str, type[Check]] = {
 CheckLike = Check | Mapping[str, Any]
 
 
-class CheckError(ValueError):
+class CheckError(UserError, ValueError):
     """A check that can't be made. The message names the kind, the parameter and the nearest right name."""
 
 
