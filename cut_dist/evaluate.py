@@ -16,7 +16,9 @@ from cut_dist import durable
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import PackedBatch, rank_micro_batches
+from cut_dist.data.templates import Tokenizer
 from cut_dist.model.head import CutOutput
+from cut_dist.preview.tokens import token_texts
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks  # starts DeepSpeed, which a preview does without
@@ -128,6 +130,31 @@ def reference_tokens(path: Path, records: Sequence[TokenRecord]) -> dict[str, li
     if fresh:
         durable.replace_file(path, json.dumps(stored | fresh).encode())
     return stored | fresh
+
+
+def judged_tokens(
+    records: Sequence[TokenRecord], examples: Sequence[Example], tokenizer: Tokenizer, limit: int
+) -> list[dict]:
+    """The tokens of Align-N responses as a table, whole responses while they fit and the first one in any case.
+
+    Args:
+        records, examples: side by side, as `token_records` takes and returns them.
+        limit: rows.
+
+    Returns:
+        `{id, position, token, inappropriate, p_instruction, p_authentic, p_fake}` for each token; p_fake is that of
+        the context that stands for j⁺.
+    """
+    rows: list[dict] = []
+    for record, example in zip(records, examples):
+        if not record.is_negative or (rows and len(rows) + len(record.logp) > limit):
+            continue
+        texts = token_texts(tokenizer, example.response_ids.tolist(), example.prompt_ids["instruction"].tolist())
+        contexts = np.exp([record.logp, record.logp_authentic, record.logp_fake]).T.tolist()
+        for i, (text, flag, p) in enumerate(zip(texts, record.inappropriate.tolist(), contexts)):
+            named = dict(zip(("p_instruction", "p_authentic", "p_fake"), p))
+            rows.append({"id": record.id, "position": i, "token": text, "inappropriate": flag, **named})
+    return rows[:limit]
 
 
 @torch.no_grad()

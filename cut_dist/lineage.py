@@ -157,6 +157,11 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def is_secret(name: str) -> bool:
+    """Whether a key or variable of this name holds a secret, as far as its name tells."""
+    return bool(_SECRET_KEY.search(name) or _SECRET_VARIABLE.search(name))
+
+
 def redact(value: Any) -> Any:
     """A copy with secrets blotted out.
 

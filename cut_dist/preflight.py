@@ -10,6 +10,7 @@ from pathlib import Path
 from cut_dist.config import Config, ConfigError
 from cut_dist.data.readers import require_source
 from cut_dist.run_folder import FINISHED_FILE
+from cut_dist.tracker import require_tracker
 
 
 def require_inputs(cfg: Config) -> None:
@@ -17,10 +18,12 @@ def require_inputs(cfg: Config) -> None:
 
     Raises:
         DataError: a data file is missing.
-        ConfigError: the model is that of a run that is not here, and other runs of its experiment are.
+        ConfigError: the model is that of a run that is not here, and other runs of its experiment are; or the
+            tracker is not installed.
     """
     if os.environ.get("RANK", "0") != "0":
         return
+    require_tracker(cfg.tracker)
     for path in (cfg.data.path, cfg.data.heldout_path):
         if path:
             require_source(path, format=cfg.data.format, columns=cfg.data.columns)

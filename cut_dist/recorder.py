@@ -18,13 +18,13 @@ from cut_dist import checkpoint, durable
 from cut_dist.config import Config
 from cut_dist.data.examples import Example, Prepared
 from cut_dist.evaluate import TokenRecord, reference_tokens, summarise
-from cut_dist.lineage import finish_lineage, model_record, parent_run, write_lineage
+from cut_dist.lineage import finish_lineage, model_record, parent_run, read_lineage, write_lineage
 from cut_dist.metrics import MetricsLog
 from cut_dist.model.resolve import resolve_model
 from cut_dist.online.provenance import provenance
 from cut_dist.run_folder import STOP_FILE, mark_finished, write_config
 from cut_dist.run_start import METRICS, Start, run_identity
-from cut_dist.tracker import make_tracker
+from cut_dist.tracker import TrackedRun, make_tracker
 from cut_dist.wording import counted
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class Recorder:
         dropped = self.metrics.truncate_after(start.step)
         if dropped:
             log.info("%s after step %d will be made again", counted(dropped, "record"), start.step)
-        self.tracker = make_tracker(cfg.tracker, self.folder, composed)
+        followed = TrackedRun(self.folder, composed, read_lineage(self.folder) or {}, start.step)
+        self.tracker = make_tracker(cfg.tracker, followed)
 
     def _write_lineage(self, data: Prepared, start: Start, world_size: int) -> None:
         model = self.cfg.model
@@ -137,13 +138,16 @@ class Recorder:
         remedy = "Lower train.lr, or look at the rows named above: launch/preview.py preview.ids=[...]"
         log.error("not finite: %s in a row, so giving up. %s. %s", counted(bad_steps, "step"), rest, remedy)
 
-    def evaluation(self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict]) -> None:
+    def evaluation(
+        self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict], tokens: list[dict]
+    ) -> None:
         """One evaluation: evaluations/step_*.json, metrics.jsonl and tracker.
 
         Args:
             step: optimizer steps done.
             splits: "heldout" and "train" to their records.
             generations: as `evaluate.generate` returns them.
+            tokens: as `evaluate.judged_tokens` returns them; for the tracker alone.
         """
         folder = self.folder / EVALUATIONS
         folder.mkdir(exist_ok=True)
@@ -154,7 +158,8 @@ class Recorder:
         flat = {f"{split}/{key}": value for split, summary in metrics.items() for key, value in summary.items()}
         self.metrics.append({"kind": "eval", "step": step, **flat})
         self.tracker.log({f"eval/{key}": value for key, value in flat.items()}, step)
-        self.tracker.log_generations(generations, step)
+        self.tracker.log_table("generations", generations, step)
+        self.tracker.log_table("judged_tokens", tokens, step)
         for split, summary in metrics.items():
             log.info("%s at step %d: %s", split, step, "  ".join(f"{k} {v:.4f}" for k, v in summary.items()))
 
@@ -165,6 +170,8 @@ class Recorder:
     def finish(self, steps: int) -> None:
         """Mark the run as finished, the last thing of all."""
         finish_lineage(self.folder)
+        if self.cfg.run.export:
+            self.tracker.log_model(self.folder / "model")
         mark_finished(self.folder, {"steps": steps})
 
     def close(self, status: int) -> None:

@@ -5,6 +5,7 @@ runs/<experiment>/<name>/
     identity.json   the part of it that a resumed run must share
     .lock           held (flock) by rank 0 of the run that is going on
     STOP            touch it: checkpoint, then stop cleanly
+    ranks/          signs of life while it goes on, and of what became of the ranks if it ended badly
     finished.json   written last of all
 """
 
@@ -168,6 +169,18 @@ def read_finished(folder: Path) -> dict[str, Any] | None:
     """The summary of a finished run, or None while it is not."""
     path = folder / FINISHED_FILE
     return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def holder_of(folder: Path) -> str | None:
+    """Who took the run's lock and has not released it, as the lock file says; None where nobody is written there."""
+    path = folder / LOCK_FILE
+    if not path.exists():
+        return None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return _holder(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def now() -> str:

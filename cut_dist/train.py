@@ -24,6 +24,7 @@ from cut_dist.engine.build import build_engine, set_lr
 from cut_dist.engine.launch import Ranks, broadcast_object, start_process, stop_process
 from cut_dist.engine.state import full_state_dict, load_checkpoint, on_main, save_checkpoint
 from cut_dist.export import export_model
+from cut_dist.heartbeat import Heartbeat
 from cut_dist.model.load import Tokenizer, load_tokenizer
 from cut_dist.process import StopSignal, remove_shared_buffers
 from cut_dist.recorder import Recorder, read_evaluations
@@ -49,7 +50,7 @@ def train(cfg: Config) -> int:
     data = prepare(
         cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
     )
-    ranks = start_process()
+    ranks = start_process(cfg.run.timeout_minutes)
     try:
         with ExitStack() as held:  # rank 0 holds the run's folder
             start = open_run(cfg, data, ranks.world_size, held) if ranks.is_main else None
@@ -60,7 +61,8 @@ def train(cfg: Config) -> int:
             status = 1
             try:
                 if start.goes_on:
-                    status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop)
+                    with Heartbeat(Path(start.folder), ranks, cfg.run.timeout_minutes, start.step) as beat:
+                        status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop, beat)
                 elif start.status == "finished":
                     status = 0
             finally:
@@ -83,6 +85,7 @@ def run_training(
     recorder: Recorder | None,
     start: Start,
     stop: StopSignal,
+    beat: Heartbeat,
 ) -> int:
     """The training loop. `recorder` is rank 0's. Returns the exit status."""
     # ---- what there is: model, optimizer, the order of the data ------------------------------------------------------
@@ -118,6 +121,7 @@ def run_training(
         finite = totals[NOT_FINITE] == 0 and math.isfinite(totals[GRADIENT_SQUARE])
         (gradients.step if finite else gradients.discard)(engine)
         step += 1
+        beat.step = step
 
         # ---- record --------------------------------------------------------------------------------------------------
         bad_steps = 0 if finite else bad_steps + 1
@@ -206,7 +210,8 @@ def run_evaluation(
     generations = evaluate.generate(engine, tokenizer, chosen, cfg.eval.max_new_tokens, ranks)
     if recorder:
         splits = {"heldout": records[: len(data.heldout)], "train": records[len(data.heldout) :]}
-        recorder.evaluation(step, splits, generations)
+        tokens = evaluate.judged_tokens(splits["heldout"], data.heldout, tokenizer, cfg.tracker.judged_tokens)
+        recorder.evaluation(step, splits, generations, tokens)
     return step
 
 

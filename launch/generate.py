@@ -7,19 +7,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cut_dist.cli import hydra_entry  # noqa: E402
-from cut_dist.config_check import require  # noqa: E402
 from cut_dist.online.config import OnlineConfig  # noqa: E402
 from cut_dist.preflight import require_port  # noqa: E402
 
 
 def generate(cfg: OnlineConfig) -> int:
-    stage = cfg.stage
-    require(stage.input is not None, "stage.input", None, "give the file of instructions, JSONL of {id, instruction}")
-    require(stage.output is not None, "stage.output", None, "give the file that the responses shall be written to")
+    source, output = cfg.stage.files()
     require_port()
     from cut_dist.online.generating import generate_stage
 
-    return generate_stage(cfg, Path(stage.input), Path(stage.output))
+    return generate_stage(cfg, source, output)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from cut_dist.config import (
 )
 from cut_dist.config_check import shown
 from cut_dist.config_deepspeed import COMPUTED_BY_US
+from cut_dist.online.config import OnlineConfig
 from cut_dist.run_identity import NEUTRAL
 from cut_dist.wording import counted, nearest
 
@@ -135,10 +136,13 @@ WRONG_VALUES = {
     "eval.max_new_tokens": [0],
     "checkpoint.every": [-1],
     "checkpoint.keep_last": [1, 0, -3],
-    "tracker.name": ["tensorboard"],
+    "tracker.name": ["mlflow"],
     "tracker.mode": ["disabled"],
     "tracker.project": [""],
     "tracker.tags": ["a", [""], ["x" * 65], [1]],
+    "tracker.judged_tokens": [-1],
+    "tracker.log_data": ["yes"],
+    "tracker.log_model": [1],
     "run.root": ["", "a\nb", "a\0b", None],
     "run.resume": [True, "yes"],
     "run.stop_after": [0],
@@ -364,7 +368,7 @@ def test_what_changes_the_result_changes_the_run_and_shows_in_its_name(key: str)
 
 
 def test_neutral_keys_exist():
-    known = leaves(PreviewJobConfig)
+    known = {*leaves(PreviewJobConfig), *leaves(OnlineConfig)}
     for key in NEUTRAL:
         assert any(leaf == key or leaf.startswith(f"{key}.") for leaf in known), key
 

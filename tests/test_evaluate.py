@@ -7,7 +7,16 @@ import pytest
 from rich.console import Console
 
 from cut_dist import report
-from cut_dist.evaluate import TokenRecord, generation_examples, reference_tokens, summarise, train_sample
+from cut_dist.data.examples import Example
+from cut_dist.evaluate import (
+    TokenRecord,
+    generation_examples,
+    judged_tokens,
+    reference_tokens,
+    summarise,
+    train_sample,
+)
+from cut_dist.model.tiny import byte_tokenizer
 
 
 def record(name: str, p: list[float], inappropriate: list[bool] | None = None) -> TokenRecord:
@@ -56,6 +65,30 @@ def test_the_train_sample_is_spread_over_the_file():
     assert train_sample(list(range(31)), 16)[-1] == 29
     assert train_sample(list(range(3)), 16) == [0, 1, 2]
     assert train_sample(list(range(3)), 0) == []
+
+
+def test_the_table_of_judged_tokens_holds_whole_align_n_responses_while_they_fit():
+    tokenizer = byte_tokenizer()
+
+    def example(name: str, text: str) -> Example:
+        prompt, response = (np.array(tokenizer(t, add_special_tokens=False).input_ids) for t in ("?", text))
+        return Example(name, True, {"instruction": prompt}, response)
+
+    examples = [example("n", "hi!"), example("p", "ok"), example("long", "abcd"), example("m", "<>")]
+    records = [
+        record("n", [0.5, 0.25, 0.125], [True, False, False]),
+        record("p", [0.5, 0.5]),
+        record("long", [0.5] * 4, [False] * 4),
+        record("m", [0.5, 0.5], [False, True]),
+    ]
+    rows = judged_tokens(records, examples, tokenizer, limit=6)
+    assert [(row["id"], row["position"], row["token"], row["inappropriate"]) for row in rows] == [
+        ("n", 0, "h", True), ("n", 1, "i", False), ("n", 2, "!", False), ("m", 0, "<", False), ("m", 1, ">", True),
+    ]  # fmt: skip
+    p = [rows[1][key] for key in ("p_instruction", "p_authentic", "p_fake")]
+    assert p == pytest.approx([0.25, 0.25 * np.exp(-0.5), 0.25 * np.exp(-0.5)])
+    assert [row["token"] for row in judged_tokens(records, examples, tokenizer, limit=2)] == ["h", "i"]
+    assert judged_tokens(records, examples, tokenizer, limit=0) == []
 
 
 def test_report_shows_before_after_and_escapes_markup(tmp_path):

@@ -41,7 +41,7 @@ def test_a_stage_is_continued_and_then_found_done(source):
     assert read_records(stage.output, Judged) == ROWS
     manifest = read_manifest(stage.output)
     assert (manifest["counts"], manifest["cost"], manifest["settings"]) == ({"rows": 3}, 0.5, {"judge": "x"})
-    assert sorted(path.name for path in source.parent.iterdir() if path.suffix != ".lock") == [
+    assert sorted(path.name for path in source.parent.iterdir() if not path.name.startswith(".")) == [
         "judgments.jsonl", "judgments.jsonl.manifest.json", "responses.jsonl",
     ]  # fmt: skip
     with begin(source, judge="x") as stage:

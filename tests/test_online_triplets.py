@@ -127,8 +127,8 @@ class Recorded:
         self.asked: list[str] = []
         self.left, self.verdict = breaks_after, verdict
 
-    def judge(self, requests):
-        for request in reversed(requests):  # in an order of its own
+    def judge(self, requests, done):
+        for request in reversed([each for each in requests if each.id not in done]):  # in an order of its own
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1

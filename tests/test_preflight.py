@@ -84,3 +84,10 @@ def test_a_port_in_use_is_named_with_the_remedy(monkeypatch):
         require_port()
     monkeypatch.setenv("RANK", "0")
     require_port()
+
+
+def test_a_tracker_that_is_not_installed_is_said_at_the_start(monkeypatch):
+    check("tracker=tensorboard")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        check("tracker=tensorboard")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from wandb_file import items, read_records
 
 from cut_dist.metrics import read_metrics
 
@@ -42,8 +43,10 @@ def runs(root, run_ranks, tmp_path_factory):
     done = subprocess.run(command, cwd=folder, env=env, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert not list(Path("/dev/shm").glob(f"deepspeed_*{port}_*")), "shared-memory files were left behind"
-    stopped = run_ranks([*common, "run.name=stopped", "run.stop_after=4"], 2)
-    return {"folder": folder / "smoke", "common": common, "output": done.stdout, "stopped": stopped[0]}
+    tracked = {"WANDB_MODE": "offline", "WANDB_DATA_DIR": str(folder), "WANDB_CACHE_DIR": str(folder)}
+    stopped = run_ranks([*common, "tracker=wandb", "run.name=stopped", "run.stop_after=4"], 2, env=tracked)
+    outputs = {"output": done.stdout, "stopped": stopped[0]}
+    return {"folder": folder / "smoke", "common": common, "tracked": tracked, **outputs}
 
 
 def test_a_whole_run_leaves_a_model_metrics_and_a_report(runs):
@@ -81,11 +84,29 @@ def test_stopped_and_resumed_is_bit_for_bit_the_straight_run(runs, run_ranks):
     output = run_ranks([*runs["common"], "run.name=stopped"], 1, status=1)[0]
     assert "was written by 2 ranks and this run has 1" in output
 
-    output = run_ranks([*runs["common"], "run.name=stopped"], 2)[0]
+    output = run_ranks([*runs["common"], "tracker=wandb", "run.name=stopped"], 2, env=runs["tracked"])[0]
     assert "continuing" in output and "after step 4" in output
     assert records(folder) == records(runs["folder"] / "straight")
     for name in ("model/model.safetensors", "evaluations/inappropriate_first.json"):
         assert (folder / name).read_bytes() == (runs["folder"] / "straight" / name).read_bytes()
+    check_one_wandb_run(folder)
+
+
+def check_one_wandb_run(folder: Path) -> None:
+    """Two starts on two ranks are one W&B run: rank 0's, whose steps go on where the first start stopped."""
+    starts = [list(read_records(path)) for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))]
+    assert len(starts) == 2
+    assert {r.run.run_id for records in starts for r in records if r.HasField("run")} == {
+        (folder / "wandb_id.txt").read_text().strip()
+    }
+    history = [[items(r.history.item) for r in records if r.HasField("history")] for records in starts]
+    steps = [[line["train/global_step"] for line in lines if "train/loss" in line] for lines in history]
+    assert steps == [[1, 2, 3, 4], [5, 6, 7, 8, 9, 10]]
+    for lines, evaluated in zip(history, (0, 10)):
+        facts = {key: value for line in lines for key, value in line.items()}
+        assert facts["eval/judged_tokens/ncols"] == 8 and facts["eval/judged_tokens/nrows"] > 10
+        assert facts["eval/generations/nrows"] == 1
+        assert {line["train/global_step"] for line in lines if "eval/heldout/loss" in line} == {evaluated}
 
 
 def test_a_finished_run_says_so_and_changes_nothing(runs, run_ranks):

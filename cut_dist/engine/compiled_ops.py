@@ -43,6 +43,7 @@ def load_op(builder_name: str) -> None:
     folder = Path(os.environ.get(_VARIABLE) or own)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(folder)
+    _put_ninja_first()
     if not (folder / builder.name / f"{builder.name}.so").exists():
         log.info("compiling DeepSpeed's %s in %s: once, about a minute", builder.name, folder)
     with FileLock(folder / "cut_dist.lock"):
@@ -50,6 +51,17 @@ def load_op(builder_name: str) -> None:
             for left_behind in folder.glob("*/lock"):
                 left_behind.unlink()
         builder.load(verbose=False)
+
+
+def _put_ninja_first() -> None:
+    """Let PyTorch, which calls `ninja` by name, find this environment's.
+
+    A command that comes by ssh has a PATH without it. The system's ninja, where there is one, is mostly of another
+    version: it can't read this one's log and compiles everything anew, and so does this one after it.
+    """
+    ours, path = str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != ours:
+        os.environ["PATH"] = f"{ours}{os.pathsep}{path}"
 
 
 def _own_folder() -> Path:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 
 from cut_dist.engine.compiled_ops import load_op
+from cut_dist.heartbeat import RankLost, first_line, is_communication_error
 from cut_dist.process import die_with_parent, free_port
 
 
@@ -40,6 +41,9 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
 
     Args:
         timeout_minutes: after which a collective that some rank never joins ends the job with an error.
+
+    Raises:
+        RankLost: the ranks did not meet.
     """
     if "RANK" in os.environ:
         die_with_parent()
@@ -58,8 +62,23 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
-    deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    try:
+        deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    except Exception as error:
+        if not is_communication_error(error) or "EADDRINUSE" in str(error):
+            raise
+        raise RankLost(_not_met(timeout_minutes, error)) from error
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
+
+
+def _not_met(timeout_minutes: float, error: Exception) -> str:
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return (
+        f"{os.environ['WORLD_SIZE']} ranks did not all meet at {place} in run.timeout_minutes={timeout_minutes:g}. "
+        "Each must have started, and reach that port of rank 0's host and the other hosts on the network that "
+        "GLOO_SOCKET_IFNAME (CPU) or NCCL_SOCKET_IFNAME (GPU) names; docs/cluster.md says how to look. "
+        f"PyTorch's words: {first_line(error)}"
+    )
 
 
 def stop_process() -> None:

@@ -37,7 +37,7 @@ class HfGenerator:
         require_room(lengths, cfg.generator.max_new_tokens, position_limit(cfg.model), "generator.max_new_tokens")
         prompts = [Prompt(request.id, each, request.seed) for request, each in zip(requests, ids)]
         batches = plan_batches(prompts, cfg.generator.batch_size)
-        unanswered = [batch for batch in batches if not done.issuperset(prompt.id for prompt in batch)]
+        unanswered = [batch for batch in batches if any(prompt.id not in done for prompt in batch)]
         own = unanswered[self.ranks.rank :: self.ranks.world_size]
         if not own:
             return

@@ -21,7 +21,7 @@ def prompt_ids(tokenizer: Tokenizer, template: str, requests: Sequence[Generatio
     strings = control_strings(tokenizer, template)
     found = {r.id: next((text for text in strings if text in r.instruction), None) for r in requests}
     bad = {id: f'"{text}"' for id, text in found.items() if text is not None}
-    _refuse(bad, "hold control tokens of the chat template", "take them out, or use data.template=alpaca")
+    _refuse(bad, "control tokens of the chat template in the instruction", "take them out, or use data.template=alpaca")
     return tokenize_prompts(tokenizer, template, [render_prompt(tokenizer, template, r.instruction) for r in requests])
 
 
@@ -38,7 +38,7 @@ def require_room(lengths: Mapping[str, int], max_new_tokens: int, limit: int | N
         DataError: naming the prompts.
     """
     bad = {id: f"{n} tokens" for id, n in lengths.items() if limit is not None and n + max_new_tokens > limit}
-    why = f"are too long: with {key}={max_new_tokens} they pass the model's {limit} positions"
+    why = f"too long for {key}={max_new_tokens} more within the model's {limit} positions"
     _refuse(bad, why, f"lower {key}, or leave these instructions out")
 
 
@@ -46,4 +46,4 @@ def _refuse(bad: Mapping[str, str], why: str, remedy: str) -> None:
     if bad:
         named = ", ".join(f"{id} ({what})" for id, what in list(bad.items())[:_NAMED])
         more = f" and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
-        raise DataError(f"{counted(len(bad), 'prompt')} {why}: {named}{more}; {remedy}")
+        raise DataError(f"{counted(len(bad), 'prompt')}, {why}: {named}{more}; {remedy}")

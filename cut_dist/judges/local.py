@@ -47,7 +47,7 @@ class LocalJudge:
         prompts, refused = self._prompts(requests)
         yield from (Judged(id, None, None, self._detail(0, reason)) for id, reason in refused.items() if id not in done)
         batches = plan_batches(prompts, cfg.batch_size)
-        unjudged = [batch for batch in batches if not done.issuperset(prompt.id for prompt in batch)]
+        unjudged = [batch for batch in batches if any(prompt.id not in done for prompt in batch)]
         if not unjudged:
             return
         sampler = BatchSampler(

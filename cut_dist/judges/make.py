@@ -23,7 +23,7 @@ def judge_settings(cfg: OnlineConfig) -> dict[str, Any]:
     """What changes the judgments, as plain values: the judge's part of the run's identity, and a local model's hash."""
     settings = {**identity(cfg)["judge"], "seed": cfg.seed}
     if cfg.judge.name == "local":
-        settings["model"] = model_record(resolve_model(cfg.judge.model))
+        settings |= {"model": model_record(resolve_model(cfg.judge.model)), "precision": cfg.train.precision}
     return settings
 
 

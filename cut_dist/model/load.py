@@ -73,7 +73,8 @@ def position_limit(cfg: ModelConfig) -> int | None:
         config = LlamaConfig(**cfg.random_init)
     else:
         config = AutoConfig.from_pretrained(resolve_model(cfg.name_or_path, cfg.revision))
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    text_model = config.get_text_config()
+    return getattr(text_model, "max_position_embeddings", None)
 
 
 def load_for_generation(cfg: ModelConfig, *, dtype: torch.dtype, device: torch.device, seed: int) -> PreTrainedModel:

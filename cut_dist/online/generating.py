@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cut_dist.config import ModelConfig
 from cut_dist.generators.base import Generation, GenerationRequest, stable_seed
 from cut_dist.generators.make import make_generator
 from cut_dist.lineage import model_record
+from cut_dist.model.resolve import resolve_model
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.progress import StageProgress
 from cut_dist.online.ranks import Ranks, from_main, joined, wait_for_all
@@ -80,14 +82,19 @@ def generation_settings(cfg: OnlineConfig) -> dict[str, Any]:
     if name == "endpoint":
         settings |= {"model": generator.endpoint.model, "api": generator.api}
     else:
-        model = cfg.model
-        weights = model.random_init or model_record(model.name_or_path, model.revision)
-        settings |= {"model": weights, "tokenizer": model.tokenizer, "precision": cfg.train.precision}
+        settings |= {"model": _weights(cfg.model), "tokenizer": cfg.model.tokenizer, "precision": cfg.train.precision}
     if name == "hf":
         settings["batch_size"] = generator.batch_size
     if name != "endpoint" or generator.api == "completions":
         settings["template"] = cfg.data.template
     return settings
+
+
+def _weights(model: ModelConfig) -> dict[str, Any]:
+    """What tells a model from others: sizes and seed make random weights, hashes of its files all others."""
+    if model.random_init is not None:
+        return dict(model.random_init)
+    return {**model_record(resolve_model(model.name_or_path, model.revision)), "name": model.name_or_path}
 
 
 def _open(cfg: OnlineConfig, source: Path, output: Path, ranks: Ranks, held: ExitStack) -> Stage:

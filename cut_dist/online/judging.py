@@ -12,7 +12,7 @@ from cut_dist.judges.make import judge_settings, make_judge
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.progress import StageProgress
 from cut_dist.online.records import Response, read_records
-from cut_dist.online.stage import StageError, open_stage
+from cut_dist.online.stage import Stage, StageError, open_stage
 from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
@@ -30,11 +30,8 @@ def run_judging(cfg: OnlineConfig, source: Path, output: Path) -> None:
         if stage.done:
             log.info("%s is there already, all %s judged", output, counted(len(responses), "response"))
             return
-        requests = [judge_request(each) for each in responses]
-        with StageProgress("judged", "response", len(requests) - len(stage.rows)) as progress:
-            for judged in make_judge(cfg).judge(requests, set(stage.rows)):
-                stage.append([judged])
-                progress.advance(1)
+        if len(stage.rows) < len(responses):
+            _judge(cfg, responses, stage)
         missing = [each.id for each in responses if each.id not in stage.rows]
         if missing:
             raise StageError(f"the judge left out {counted(len(missing), 'response')}: {', '.join(missing[:5])} …")
@@ -44,6 +41,14 @@ def run_judging(cfg: OnlineConfig, source: Path, output: Path) -> None:
         counts = {name: verdicts[name] for name in ("satisfactory", "unsatisfactory", "set_aside")}
         stage.finish(judgments, counts, cost=sum(judged.detail.get("cost", 0.0) for judged in judgments))
         log.info("%s: %s", output, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+
+
+def _judge(cfg: OnlineConfig, responses: Sequence[Response], stage: Stage) -> None:
+    requests = [judge_request(each) for each in responses]
+    with StageProgress("judged", "response", len(requests) - len(stage.rows)) as progress:
+        for judged in make_judge(cfg).judge(requests, set(stage.rows)):
+            stage.append([judged])
+            progress.advance(1)
 
 
 def judge_request(response: Response) -> JudgeRequest:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+
+from cut_dist.process import die_with_parent
 
 _PATIENCE = timedelta(days=7)  # shares take as long as they take; a rank that ends breaks its connections at once
 
@@ -43,9 +46,11 @@ def joined(ranks: Ranks) -> Iterator[None]:
         return
     import torch.distributed as dist
 
+    die_with_parent()
     dist.init_process_group("gloo", timeout=_PATIENCE)
     yield
     dist.destroy_process_group()
+    time.sleep(0.1)  # gloo's threads let go a moment later; amid Python's own end that aborts the process
 
 
 def from_main(value: Any, ranks: Ranks) -> Any:

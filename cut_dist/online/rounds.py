@@ -139,7 +139,7 @@ class Loop:
 
     def _starter(self, name: str) -> list[str]:
         """What starts a stage: the launcher of ranks where it uses them, else Python."""
-        uses_ranks = name == "train" or (name == "generate" and self.cfg.generator.name == "hf")
+        uses_ranks = name == "train" or (name != "judge" and self.cfg.generator.name == "hf")
         launcher = self.cfg.online.launcher
         if not uses_ranks or launcher == ["python"]:
             return [sys.executable]

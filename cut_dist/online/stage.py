@@ -4,7 +4,7 @@
 <output>.manifest.json    inputs and output by hash, settings, counts, cost: written last
 <output>.begun.json       the same inputs and settings while the stage is going on
 <output>.partial          rows that are there already; <output>.partial.<rank> of further ranks
-<output>.lock             held by the process that is at it
+.<output>.lock            held by the process that is at it
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def open_stage(
     identity = redact({"stage": name, "inputs": files, "settings": json.loads(json.dumps(settings))})
     with ExitStack() as held:
         try:
-            held.enter_context(FileLock(f"{output}.lock", timeout=0))
+            held.enter_context(FileLock(output.with_name(f".{output.name}.lock"), timeout=0))
         except Timeout as error:
             raise StageError(f"{output} is being made by another process: wait for it, or end it") from error
         manifest = read_manifest(output)

@@ -1,20 +1,14 @@
-"""The preview as one HTML file that needs nothing else: no script, no image, no font, no network.
-
-All text goes through `_text`, since ids, judgments, prompts and responses are data from anywhere.
-"""
+"""The preview as one HTML file: ids, judgments, prompts and responses are data from anywhere, so all are escaped."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 from cut_dist.preview.colour import FULL, TICKS, shade
 from cut_dist.preview.summary import Grid
-from cut_dist.preview.tokens import printable, visible
+from cut_dist.preview.tokens import visible
 from cut_dist.preview.view import Context, Token, View
-
-# Even if something slipped through the escaping, this keeps the browser from running or loading it.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+from cut_dist.web_page import document, escape, table
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -65,33 +59,19 @@ td.text { white-space: pre; font-family: ui-monospace, Menlo, Consolas, "DejaVu 
 
 def render(title: str, settings: Sequence[str], grids: Sequence[Grid], views: Sequence[View]) -> str:
     """The whole page as text."""
-    lines = "".join(f'<p class="dim">{_text(line)}</p>' for line in settings)
+    lines = "".join(f'<p class="dim">{escape(line)}</p>' for line in settings)
     coloured = any(token.difference is not None for view in views for token in view.tokens)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Preview of {_text(title)}</title><style>{_STYLE}</style></head>\n"
-        f'<body><h1>Preview of {_text(title)}</h1><div class="settings">{lines}</div>\n'
+    body = (
+        f'<h1>Preview of {escape(title)}</h1><div class="settings">{lines}</div>\n'
         f'<div class="grids">{"".join(map(_grid, grids))}</div>\n'
-        f"{_legend() if coloured else ''}\n{''.join(map(_example, views))}</body></html>\n"
+        f"{_legend() if coloured else ''}\n{''.join(map(_example, views))}"
     )
-
-
-def _text(text: str) -> str:
-    """Escape for element content and for attributes in double quotes."""
-    return html.escape(printable(text), quote=True)
+    return document(f"Preview of {title}", _STYLE, body)
 
 
 def _grid(grid: Grid) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in grid.columns)
-    note = f'<div class="dim">{_text(grid.note)}</div>' if grid.note else ""
-    return f'<div class="grid"><h3>{_text(grid.title)}</h3>{_rows(head, grid.rows)}{note}</div>'
-
-
-def _rows(head: str, rows: Sequence[Sequence[str]]) -> str:
-    body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    note = f'<div class="dim">{escape(grid.note)}</div>' if grid.note else ""
+    return f'<div class="grid"><h3>{escape(grid.title)}</h3>{table(grid.columns, grid.rows)}{note}</div>'
 
 
 def _legend() -> str:
@@ -109,16 +89,16 @@ def _legend() -> str:
 
 def _example(view: View) -> str:
     colour = "negative" if view.is_negative else "positive"
-    notes = "".join(f'<div class="note">{_text(note)}</div>' for note in view.notes)
-    fields = [("instruction", "", _text(view.instruction))]
+    notes = "".join(f'<div class="note">{escape(note)}</div>' for note in view.notes)
+    fields = [("instruction", "", escape(view.instruction))]
     if view.judgment is not None:
-        fields.append(("judgment", "judgment", _text(view.judgment)))
+        fields.append(("judgment", "judgment", escape(view.judgment)))
     fields.append(("response", "response", "".join(map(_token, view.tokens))))
     body = "".join(f'<div class="dim">{name}</div><div class="{css}">{text}</div>' for name, css, text in fields)
-    verdict = f'<div class="dim">{_text(view.verdict)}</div>' if view.verdict else ""
+    verdict = f'<div class="dim">{escape(view.verdict)}</div>' if view.verdict else ""
     return (
-        f'<article><h2>{_text(view.id)}</h2><span class="badge {colour}">{_text(view.kind)}</span>'
-        f'<span class="dim">{_text(view.source)}</span><p class="dim place">{_text(view.place)}</p>{notes}\n'
+        f'<article><h2>{escape(view.id)}</h2><span class="badge {colour}">{escape(view.kind)}</span>'
+        f'<span class="dim">{escape(view.source)}</span><p class="dim place">{escape(view.place)}</p>{notes}\n'
         f'<div class="fields">{body}</div>{verdict}\n'
         f"{''.join(map(_context, view.contexts))}{_token_table(view.tokens)}</article>\n"
     )
@@ -126,12 +106,12 @@ def _example(view: View) -> str:
 
 def _context(context: Context) -> str:
     prompt = "".join(
-        f'<span class="control">{_text(text)}</span>' if is_control else _text(text)
+        f'<span class="control">{escape(text)}</span>' if is_control else escape(text)
         for text, is_control in context.prompt
     )
     return (
-        f"<details><summary><b>{_text(context.name)}</b> {context.prompt_tokens} + {context.response_tokens} tokens, "
-        f'given {_text(context.conditions_on)}; <span class="loss">{_text(context.loss)}</span></summary>'
+        f"<details><summary><b>{escape(context.name)}</b> {context.prompt_tokens} + {context.response_tokens} tokens, "
+        f'given {escape(context.conditions_on)}; <span class="loss">{escape(context.loss)}</span></summary>'
         f"<pre>{prompt}</pre></details>\n"
     )
 
@@ -143,22 +123,22 @@ def _token(token: Token) -> str:
     title = f"{token.position}: {token.entry} (id {token.id}){facts}"
     if token.inappropriate:
         title += "\ninappropriate"
-    return f'<span class="{classes}"{style} title="{_text(title)}">{_text(visible(token.text))}</span>'
+    return f'<span class="{classes}"{style} title="{escape(title)}">{escape(visible(token.text))}</span>'
 
 
 def _token_table(tokens: Sequence[Token]) -> str:
     names = list(dict.fromkeys(name for token in tokens for name in token.facts))
     if not names:
         return ""
-    head = "".join(f"<th>{_text(name)}</th>" for name in ("token", "", *names))
+    head = "".join(f"<th>{escape(name)}</th>" for name in ("token", "", *names))
     body = []
     for token in tokens:
         mark = "inappropriate" if token.inappropriate else ""
-        numbers = "".join(f"<td>{_text(token.facts.get(name, ''))}</td>" for name in names)
+        numbers = "".join(f"<td>{escape(token.facts.get(name, ''))}</td>" for name in names)
         shown = "␣" if token.text == " " else visible(token.text).replace("\n", "")
-        body.append(f'<tr><td class="text">{_text(shown)}</td><td>{mark}</td>{numbers}</tr>')
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-    return f"<details><summary><b>tokens</b> one by one</summary>{table}</details>"
+        body.append(f'<tr><td class="text">{escape(shown)}</td><td>{mark}</td>{numbers}</tr>')
+    rows = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f"<details><summary><b>tokens</b> one by one</summary>{rows}</details>"
 
 
 def _background(difference: float) -> str:

@@ -132,6 +132,13 @@ class JobRecord:
         durable.replace_file(self.job.folder / JOB_FILE, _json(self._content | written))
 
 
+def record_lost(job: Job, reason: str) -> dict[str, Any]:
+    """Mark a job as failed whose own record was never ended; returns job.json."""
+    record = read_job(job.folder) | {"status": "failed", "reason": reason}
+    durable.replace_file(job.folder / JOB_FILE, _json(record))
+    return record
+
+
 def read_job(folder: Path) -> dict[str, Any] | None:
     """job.json of a job's folder; None before the job's first start."""
     return _read(folder / JOB_FILE)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep on this machine: the ranks of each are children of this process, on GPUs or CPU cores of their own."""
+"""Jobs of a sweep on this machine: the ranks of each are children of this process, on GPUs or cores of their own."""
 
 from __future__ import annotations
 

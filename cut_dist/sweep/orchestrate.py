@@ -1,4 +1,4 @@
-"""launch/sweep.py: one process, without torch, that starts each job as a process group of its own, several at a time."""
+"""launch/sweep.py: one process, without torch, that starts each job as a process group, several at a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def orchestrate(request: Request) -> int:
         record_plan(sweep)
         progress = Progress(sweep)
         pool = Pool(sweep, stop, progress)
-        pool.run(progress.waiting())
+        pool.run(progress.waiting(sweep.jobs))
         return progress.end(pool.stop_asked())
 
 
@@ -64,8 +64,8 @@ class Pool:
         """Run `jobs`; returns when none is left, or when none may start any more and the last has ended."""
         waiting = deque(jobs)
         try:
-            while self._running or (waiting and not self._closed()):
-                while waiting and self._machine.has_room and not self._closed():
+            while self._running or (waiting and not self.closed()):
+                while waiting and self._machine.has_room and not self.closed():
                     job = waiting.popleft()
                     self._progress.started(job)
                     self._running.append(self._machine.start(job, self._command))
@@ -80,7 +80,8 @@ class Pool:
         self._stopped = self._stopped or self._stop.asked or stop_asked(self._sweep.folder)
         return self._stopped
 
-    def _closed(self) -> bool:
+    def closed(self) -> bool:
+        """Whether no further job may start."""
         return self._no_more or self.stop_asked()
 
     def _look_at_all(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 
 from cut_dist.sweep.folder import CONSOLE_FILE, read_job, skip_finished
 from cut_dist.sweep.plan import Job, Sweep
@@ -17,19 +18,18 @@ class Progress:
     """Says where a sweep is.
 
     Args:
-        sweep: the jobs of this start.
+        sweep: the jobs of this start; while a sweeper proposes them, those known so far.
     """
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
-        self._numbers = {job.name: number for number, job in enumerate(sweep.jobs, start=1)}
 
-    def waiting(self) -> list[Job]:
-        """The jobs that are not finished, in order; says how many are."""
-        waiting = [job for job in self.sweep.jobs if not skip_finished(job)]
-        done = len(self.sweep.jobs) - len(waiting)
+    def waiting(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those of the jobs that are not finished, in order; says how many are."""
+        waiting = [job for job in jobs if not skip_finished(job)]
+        done = len(jobs) - len(waiting)
         kept = f", {done} finished earlier and kept" if done else ""
-        log.info("sweep %s: %s in %s%s", self.sweep.name, counted(len(self._numbers), "job"), self.sweep.folder, kept)
+        log.info("sweep %s: %s in %s%s", self.sweep.name, counted(len(jobs), "job"), self.sweep.folder, kept)
         return waiting
 
     def started(self, job: Job) -> None:
@@ -60,4 +60,4 @@ class Progress:
         return code
 
     def _place(self, job: Job) -> str:
-        return f"[{self._numbers[job.name]}/{len(self._numbers)}] {job.name}"
+        return f"[{self.sweep.jobs.index(job) + 1}/{len(self.sweep.jobs)}] {job.name}"

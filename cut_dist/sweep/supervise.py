@@ -111,7 +111,7 @@ class _Lead(_Rank):
             log.error("%s", lost)
             return progress.end(stopped=True)
         lost = False
-        for job in progress.waiting():
+        for job in progress.waiting(self.plan.jobs):
             if self.stop_asked() or lost:
                 break
             progress.started(job)

@@ -51,6 +51,13 @@ class Task:
     keys: tuple[str, ...] = ()
 
 
+# Aspects of a check that decides what the whole text is.
+WHOLE_TEXT = frozenset(
+    [
+        "opening", "ending", "layout", "sentences", "case", "commas", "markup", "length", "vocabulary", "letters",
+        "digits",
+    ]
+)  # fmt: skip
 FORMS = ("prose", "letter", "list", "points", "short", "record", "choice", "colour", "answer")
 
 
@@ -94,7 +101,8 @@ class Check:
 
     def found(self, response: str, sayings: Sequence[str], spans: Iterable[Span] = ()) -> list[Problem]:
         """One problem, worded by one of the sayings, which the response decides."""
-        return [Problem(self.kind, pick(sayings, self.kind, response), tuple(spans))]
+        places = tuple((start, end) for start, end in spans if start < end)  # of an empty text there is no place
+        return [Problem(self.kind, unstopped(pick(sayings, self.kind, response)), places)]
 
 
 def pick(choices: Sequence[Choice], *keys: str) -> Choice:
@@ -108,7 +116,22 @@ def holds(number: int, relation: Relation, wanted: int) -> bool:
     return {"at least": number >= wanted, "at most": number <= wanted, "exactly": number == wanted}[relation]
 
 
+def times(number: int) -> str:
+    """How often, in words: once, twice, 3 times."""
+    return {1: "once", 2: "twice"}.get(number, f"{number:,} times")
+
+
+def unstopped(sentence: str) -> str:
+    """A sentence without its full stop where the quotation at its end has a mark of its own: `says "Yes."`."""
+    return sentence[:-1] if sentence.endswith(('.".', '!".', '?".')) else sentence
+
+
 def listed(items: Sequence[str], last: str = "and") -> str:
     """Items in quotation marks as a sentence lists them: "a", "b" and "c"."""
     quoted = [f'"{item}"' for item in items]
     return f" {last} ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def named(phrase: str) -> str:
+    """A phrase in quotation marks as the end of a sentence."""
+    return unstopped(f'"{phrase}".')

@@ -28,7 +28,7 @@ def write_instructions(
     max_checks: int = 2,
     kinds: Sequence[str] | None = None,
 ) -> int:
-    """Write generated instructions to a JSONL file, whole or not at all; the arguments are those of `make_instructions`.
+    """Write generated instructions to a JSONL file, whole or not at all; arguments as of `make_instructions`.
 
     Returns:
         How many rows were written.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from cut_dist.config_check import require
+from cut_dist.config_check import ConfigError, require
 from cut_dist.verifiable.base import Check, Task, pick
 from cut_dist.verifiable.registry import KINDS, describe
 from cut_dist.verifiable.tasks import SPLITS, Split, draw_task
@@ -49,8 +49,7 @@ def make_instructions(
         Rows {"id", "instruction", "metadata": {"checks": [{"kind", "params"}, ...]}}.
 
     Raises:
-        ConfigError: an argument out of range, an unknown split or kind.
-        ValueError: the kinds are too few for so many different instructions.
+        ConfigError: an argument out of range, an unknown split or kind, or kinds too few for so many instructions.
     """
     require(count >= 0, "count", count, "must be 0 or more")
     require(start >= 0, "start", start, "must be 0 or more")
@@ -88,7 +87,7 @@ def _instructions(
                 break
         else:
             names = ", ".join(kind.kind for kind in kinds)
-            raise ValueError(f"only {index:,} different {split} instructions can be made of {names}; use more kinds")
+            raise ConfigError(f"only {index:,} different {split} instructions can be made of {names}; use more kinds")
         seen.add(text)
         yield text, checks
         index += 1

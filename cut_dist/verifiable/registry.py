@@ -8,10 +8,25 @@ from typing import Any
 
 from cut_dist.config_check import ConfigError, from_tree, shown
 from cut_dist.verifiable.base import Check
-from cut_dist.verifiable.checks import answers, case, frame, layout, length, structured, vocabulary
-from cut_dist.wording import nearest
+from cut_dist.verifiable.checks import (
+    answers,
+    case,
+    frame,
+    json_answers,
+    layout,
+    length,
+    letters,
+    lists,
+    parts,
+    sequences,
+    structured,
+    vocabulary,
+)
+from cut_dist.wording import UserError, nearest
 
-_MODULES = (length, vocabulary, case, frame, layout, structured, answers)
+_MODULES = (
+    length, vocabulary, letters, case, frame, parts, lists, layout, json_answers, structured, answers, sequences,
+)  # fmt: skip
 KINDS: dict[str, type[Check]] = {
     kind.kind: kind
     for module in _MODULES
@@ -21,7 +36,7 @@ KINDS: dict[str, type[Check]] = {
 CheckLike = Check | Mapping[str, Any]
 
 
-class CheckError(ValueError):
+class CheckError(UserError, ValueError):
     """A check that can't be made. The message names the kind, the parameter and the nearest right name."""
 
 

@@ -14,7 +14,7 @@ _TOKEN = re.compile(r"[^\s—]+")  # an em dash parts words as a space does
 _OUTER = "\"“”'‘’`.,;:!?()[]{}<>*_#~|-–…="  # stripped from both ends of a word
 _LINE = re.compile(r"[^\n]+")
 _PARAGRAPH_GAP = re.compile(r"\n[ \t\r]*\n\s*")
-LIST_MARKER = re.compile(r"[ \t]*(?:\d{1,4}[.)]|[-*+•])(?:[ \t]+|$)")
+_LIST_MARKER = re.compile(r"[ \t]*(?:\d{1,4}[.)]|[-*+•])(?:[ \t]+|$)")
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]*_»]*(?=\s|$)")
 _HEADING = re.compile(r"#{1,6}[ \t]|\*\*[^*]*\*\*:?$|<<.*>>$")
 _ABBREVIATIONS = frozenset(
@@ -39,8 +39,9 @@ def words(text: str) -> list[Span]:
 def sentences(text: str) -> list[Span]:
     """Sentences: they end with . ! ? or … before a space, or with their line; each has at least one word.
 
-    The point of a known abbreviation ("Dr.", "e.g.") or of an initial ("J.") ends nothing inside a line. A heading
-    (# so, **so** or <<so>>, alone on its line) is no sentence.
+    The point of a known abbreviation ("Dr.", "e.g.") or of an initial ("J.") ends nothing inside a line, nor does
+    an ellipsis or a closed quotation before a small letter. A heading (# so, **so** or <<so>>, alone on its line) is
+    no sentence.
     """
     return [
         span
@@ -70,6 +71,18 @@ def inner(text: str) -> Span:
     return next(_stripped(text, [(0, len(text))]), (0, 0))
 
 
+def beginning(text: str) -> Span:
+    """The first line that is not blank."""
+    return next(iter(lines(text)), (0, 0))
+
+
+def ending(text: str) -> Span:
+    """The end of the last line that is not blank: its last eight words."""
+    start, end = (lines(text) or [(0, 0)])[-1]
+    tokens = list(_TOKEN.finditer(text, start, end))
+    return (tokens[max(0, len(tokens) - 8)].start(), end) if tokens else (start, end)
+
+
 def following(text: str, position: int) -> Span:
     """The span of what follows a position, without the white space around it."""
     start, end = inner(text[position:])
@@ -97,7 +110,7 @@ def excerpt(text: str, span: Span) -> str:
     if len(shown) > _EXCERPT:
         shown = shown[:_EXCERPT]
         shown = shown.rpartition(" ")[0].rstrip() or shown
-    dots = "..." if len(shown) < len(whole) else ""
+    dots = "" if len(shown) == len(whole) else " ..." if shown.endswith((".", "!", "?", ",")) else "..."
     shown = "".join(c if c.isprintable() else " " if c == "\t" else "\ufffd" for c in shown)
     return f'"{shown}{dots}"'
 
@@ -125,18 +138,20 @@ def _stripped(text: str, spans: Iterator[Span] | list[Span]) -> Iterator[Span]:
 
 
 def _sentences_of_line(text: str, start: int, end: int) -> Iterator[Span]:
-    marker = LIST_MARKER.match(text, start, end)
+    marker = _LIST_MARKER.match(text, start, end)
     begin = marker.end() if marker else start
     for stop in _SENTENCE_END.finditer(text, begin, end):
-        if stop.end() < end and _is_abbreviated(text[begin : stop.start()], stop[0]):
+        next_character = text[stop.end() : stop.end() + 9].lstrip()[:1]
+        if stop.end() < end and _goes_on(text[begin : stop.start()], stop[0], next_character):
             continue
         yield next(_stripped(text, [(begin, stop.end())]))
         begin = stop.end()
     yield from _stripped(text, [(begin, end)])
 
 
-def _is_abbreviated(before: str, mark: str) -> bool:
+def _goes_on(before: str, mark: str, next_character: str) -> bool:
+    """Whether a sentence goes on after a mark: an abbreviation, or `"No!" she said`, or `well... yes`."""
     if mark != ".":
-        return False
+        return next_character.islower() and (mark.startswith(("..", "…")) or mark.endswith(('"', "”", "’", "»")))
     last = before[-24:].rpartition(" ")[2].lstrip("(\"'“‘[*_")
     return last.casefold() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

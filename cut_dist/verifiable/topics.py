@@ -35,7 +35,7 @@ a train journey: window station seat ticket tracks
 the first day of school: teacher class bag friends nervous
 a winter morning: snow cold coat frost breath
 a summer evening: warm sunset garden light friends
-a good friend: trust laugh help listen kind
+true friendship: trust laugh help listen kind
 a small village: church square houses quiet neighbours
 playing football: ball goal team field kick
 a cup of tea: hot leaves milk sugar cup
@@ -47,7 +47,7 @@ a visit to the doctor: waiting health nurse medicine ill
 washing the car: soap water bucket shine sponge
 a broken window: glass ball wall accident repair
 an old clock: time hands wall tick hour
-a new neighbour: street door hello house friendly
+a new classmate: desk hello shy name friendly
 moving to a new house: boxes rooms keys furniture garden
 a camping trip: tent fire forest sleep stars
 making soup: pot vegetables salt spoon hot
@@ -67,12 +67,12 @@ saving money: bank coins budget plan spend
 doing homework: desk pencil school book finish
 a walk in the forest: trees birds path leaves quiet
 a train station: platform people clock bags wait
-a favourite song: music melody words dance radio
+a village dance: music band shoes summer evening
 an empty house: dust rooms door silence stairs
 a rainbow: colours rain sun arc sky
 eating breakfast: egg bread juice table morning
 working from home: computer desk quiet coffee meetings
-a family photo: smile camera parents wall memory
+a family holiday: car parents hotel sun suitcase
 planting a tree: hole soil roots water shade
 a snowman: carrot hat snow cold children
 a football match: fans goal team score stadium
@@ -94,13 +94,13 @@ an ice cream shop: flavours cone cold queue summer
 a foggy morning: mist grey slow lamps road
 a lighthouse: light ships rocks tower coast
 a traffic jam: cars horn wait road late
-an old photograph: faces frame memory grey years
+an old castle: tower walls king stone gate
 a picnic by the river: blanket sandwich grass ants shade
 the desert: sand heat dry camel dunes
 a pet parrot: feathers talk cage seeds green
 a bus ride: seat driver ticket window stop
 a good night's sleep: bed pillow dreams dark rest
-a letter from a friend: stamp paper news read envelope
+a parcel in the mail: stamp paper string surprise box
 a volcano: lava ash mountain smoke heat
 a treasure map: island gold cross dig paper
 """)

@@ -32,8 +32,9 @@ class _Offences(Check):
         more = f", and it is the first of {many}" if len(spans) > 1 else ""
         sayings = (
             f"{demand}, but {first} {fault}{more}.",
-            f"The response breaks the rule in {many}{':' if len(spans) == 1 else '. First,'} {first} "
-            f"{fault}. {demand}.",
+            f"{demand}. The response breaks this rule in {many}, first in {first}, which {fault}."
+            if len(spans) > 1
+            else f"{demand}; the response breaks this rule in {first}, which {fault}.",
         )
         return self.found(response, sayings, spans)
 
@@ -126,7 +127,7 @@ class CapitalWords(Check):
         sayings = (
             f"The response has {have}, but the instruction asks for {demand}.",
             f"{demand.capitalize()} {'word' if self.count == 1 else 'words'} should be in all capitals; the response "
-            f"has {'only ' + excerpt(response, spans[0]) if len(spans) == 1 else have}.",
+            f"has {f'only {excerpt(response, spans[0])}' if len(spans) == 1 else len(spans) or 'none'}.",
         )
         return self.found(response, sayings)
 

@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass
 
 from cut_dist.config_check import ranged, require
 from cut_dist.verifiable.base import Check, Problem, Relation, Task, holds
-from cut_dist.verifiable.text import excerpt, paragraphs, sentences, words
+from cut_dist.verifiable.text import Span, excerpt, paragraphs, sentences, words
 from cut_dist.wording import counted
 
 _LENGTH = frozenset({"length"})
@@ -19,19 +19,20 @@ class _WordCount(Check):
 
     aspects = _LENGTH
 
-    def _too_few(self, response: str, found: list, wanted: int, demand: str) -> list[Problem]:
-        have, missing = counted(len(found), "word"), counted(wanted - len(found), "word")
-        end = excerpt(response, (found[-min(4, len(found))][0], found[-1][1])) if found else '""'
+    def _too_few(self, response: str, found: list[Span], wanted: int, demand: str) -> list[Problem]:
+        if not found:
+            return self.found(response, [f"The response has no words at all, but {demand} were asked for."])
+        have, short = counted(len(found), "word"), wanted - len(found)
+        end = excerpt(response, _last_words(response, found))
+        missing = "one is missing" if short == 1 else f"{counted(short, 'word')} are missing"
         sayings = (
-            f"The response has {have}, but {demand} were asked for; {missing} are missing."
-            if wanted - len(found) > 1
-            else f"The response has {have}, but {demand} were asked for; one is missing.",
+            f"The response has {have}, but {demand} were asked for; {missing}.",
             f"It is too short: it ends with {end} after {have}, and {demand} were wanted.",
             f"After {have} the response stops, at {end}. The instruction wants {demand}.",
         )
         return self.found(response, sayings)
 
-    def _too_many(self, response: str, found: list, wanted: int, demand: str) -> list[Problem]:
+    def _too_many(self, response: str, found: list[Span], wanted: int, demand: str) -> list[Problem]:
         have, over = counted(len(found), "word"), len(found) - wanted
         rest = (found[wanted][0], found[-1][1])
         quote = excerpt(response, rest)
@@ -42,6 +43,12 @@ class _WordCount(Check):
             "are over it.",
         )
         return self.found(response, sayings, [rest])
+
+
+def _last_words(response: str, found: list[Span]) -> Span:
+    """The last four words, or as many as their line has."""
+    end = found[-1][1]
+    return max(found[-min(4, len(found))][0], response.rfind("\n", 0, end) + 1), end
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,9 @@ class SentenceCount(Check):
                 f"from {quote} on it goes too far.",
             )
             return self.found(response, sayings, found[self.count :])
-        last = excerpt(response, found[-1]) if found else '""'
+        if not found:
+            return self.found(response, [f"The response has no sentence at all, but {demand} were asked for."])
+        last = excerpt(response, found[-1])
         sayings = (
             f"The response has {have}, but the instruction asks for {demand}.",
             f"Only {have} can be counted, where {demand} were asked for; the last one is {last}.",
@@ -220,10 +229,12 @@ class ParagraphCount(Check):
                 f"begins {quote}.",
             )
             return self.found(response, sayings, found[self.count :])
-        begins = excerpt(response, found[-1]) if found else '""'
+        if not found:
+            return self.found(response, [f"The response has no text, but {demand} paragraphs were asked for."])
+        begins = excerpt(response, found[-1])
         sayings = (
             f"The response has {have}, but {counted(self.count, 'paragraph')} with blank lines between them were "
-            f"asked for; the last one begins {begins}.",
+            f"asked for; {'it' if len(found) == 1 else 'the last one'} begins {begins}.",
             f"Blank lines part the response into only {have}, where {demand} were wanted.",
         )
         return self.found(response, sayings)
