@@ -82,8 +82,8 @@ def question_page(
         f'<label for="words">{_text(_asks_for(form))}</label>'
         f'<textarea id="words" name="words"{_focus(form)}>{_field(words)}</textarea>\n'
         f'<div class="buttons">{_buttons(form)}</div></form>\n'
-        f'<p class="dim">Keys: {_keys(form)}, <kbd>s</kbd> skip for now; in the text <kbd>Esc</kbd> leaves it{_sends(form)}. '
-        "Each answer is written down at once; the program can be stopped and started again.</p>",
+        f'<p class="dim">Keys: {_keys(form)}, <kbd>s</kbd> skip for now; in the text <kbd>Esc</kbd> leaves it'
+        f"{_sends(form)}. Each answer is written down at once; the program can be stopped and started again.</p>",
     )
 
 
