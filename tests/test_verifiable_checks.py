@@ -39,9 +39,10 @@ def test_each_kind_passes_what_it_should_and_says_what_is_wrong(case: Case) -> N
     check = make_check(case.kind, case.params)
     for response in case.good:
         assert check.problems(response) == [], response
-    for response, judgment in case.bad.items():
+    for response, (judgment, spans) in case.bad.items():
         (problem,) = check.problems(response)
         assert (problem.kind, problem.words) == (case.kind, judgment), response
+        assert [list(span) for span in problem.spans] == spans, response
 
 
 def test_every_kind_has_a_case_and_every_case_a_bad_response() -> None:
@@ -124,6 +125,7 @@ def test_a_huge_response_of_one_piece_is_no_trouble(piece: str) -> None:
         ("- apples\n- pears\n1. plums", 3),
         ("# Title\n**Bold title**\n<<Title>>\nOne line", 1),
         ("2.\n---\n***", 0),
+        ("1. The sea. 2. The sky. 3. Sand", 3),
         ("See example.com or v1.2 for it", 1),
     ],
 )  # fmt: skip

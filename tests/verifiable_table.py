@@ -14,7 +14,7 @@ def table() -> str:
     rows = ["| kind | parameters | holds where | instruction | judgment, for example |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(case.kind for case in CASES):
         case, kind = next(case for case in CASES if case.kind == name), KINDS[name]
-        response, judgment = next(iter(case.bad.items()))
+        response, (judgment, _) = next(iter(case.bad.items()))
         names = ", ".join(f"`{field.name}`" for field in fields(kind)) or "none"
         sentence = make_check(case.kind, case.params).sentence(kind.wordings[0])
         meaning = " ".join((kind.__doc__ or "").split())

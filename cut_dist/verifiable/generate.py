@@ -41,7 +41,7 @@ def make_instructions(
         count: how many.
         seed: another seed gives another list, which may share texts with this one.
         split: "train" or "heldout"; the held-out one has topics, questions and wordings of its own.
-        start: number of the first one; those before it are made too, at about 50 µs each, and left out.
+        start: number of the first one; those before it are made too (thousands a second) and left out.
         max_checks: 1 (easy) to 3 checks an instruction.
         kinds: the kinds of checks to use; None: all.
 

@@ -153,5 +153,7 @@ def _goes_on(before: str, mark: str, next_character: str) -> bool:
     """Whether a sentence goes on after a mark: an abbreviation, or `"No!" she said`, or `well... yes`."""
     if mark != ".":
         return next_character.islower() and (mark.startswith(("..", "…")) or mark.endswith(('"', "”", "’", "»")))
+    if before.strip().isdecimal():  # "2." of a list that goes on in one line: "1. Sea. 2. Sky."
+        return True
     last = before[-24:].rpartition(" ")[2].lstrip("(\"'“‘[*_")
     return last.casefold() in _ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

@@ -17,7 +17,9 @@ _CASE = frozenset({"case"})
 _ANY = ("prose", "letter", "list", "points", "short")
 _TOKEN = re.compile(r"\S+")
 _SMALL_WORDS = frozenset(
-    ["a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "nor", "of", "on", "or", "the", "to", "up", "with"]
+    ["a", "an", "and", "as", "at", "but", "by", "for", "from", "if", "in", "into", "nor", "of", "off", "on", "onto"]
+    + ["or", "out", "over", "per", "so", "than", "the", "to", "under", "up", "upon", "via", "with", "yet"]
+    + ["about", "after", "against", "before", "between", "near", "through", "without"]  # some styles capitalize these
 )
 
 
@@ -71,7 +73,7 @@ class AllUppercase(_Offences):
 
 @dataclass(frozen=True)
 class TitleCase(_Offences):
-    """Every word begins with a capital letter, except small ones (of, the, and, ...) after the first word."""
+    """Every word begins with a capital letter, except articles, prepositions and conjunctions after the first."""
 
     kind = "title_case"
     forms = ("short",)

@@ -72,7 +72,7 @@ class BulletCount(_ItemCount):
 
     kind = "bullet_count"
     noun, looks = "bullet point", 'lines that begin with "- "'
-    wordings = ("Use exactly {items}.", "Give your answer as {items}.", "Answer in {items}, each starting with a dash.")
+    wordings = ("Use exactly {items}.", "Give your answer as {items}.", "Answer with {items}.")
     new_wordings = ("Make it a list of {items}.",)
 
     def _items(self, response: str) -> list[Span]:

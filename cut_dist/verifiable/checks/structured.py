@@ -9,13 +9,15 @@ from typing import Any
 
 from cut_dist.config_check import ranged, require
 from cut_dist.verifiable.base import WHOLE_TEXT, Check, Problem, Task, listed, unstopped
-from cut_dist.verifiable.text import Span, cut, excerpt, following, inner
+from cut_dist.verifiable.text import Span, cut, excerpt, following, inner, words
 from cut_dist.wording import counted
+
+_LONGEST_ITEM = 6  # words
 
 
 @dataclass(frozen=True)
 class CommaList(Check):
-    """The response is one line of exactly `count` items of at most four words, separated by commas."""
+    """The response is one line of exactly `count` items of at most six words, separated by commas."""
 
     count: int = ranged(MISSING, at_least=2, at_most=1_000)
 
@@ -23,8 +25,8 @@ class CommaList(Check):
     forms = ("list",)
     aspects = WHOLE_TEXT - {"case"}
     wordings = (
-        "Answer only with {count} items on one line, separated by commas.",
-        "Write a comma-separated list of exactly {count} items and nothing else.",
+        "Answer only with {count} short items on one line, separated by commas.",
+        "Write a comma-separated list of exactly {count} short items and nothing else.",
     )
     new_wordings = ("Give just {count} short items with commas between them, on a single line.",)
 
@@ -41,8 +43,11 @@ class CommaList(Check):
         items = [(m.start(), m.end()) for m in re.finditer(r"[^,]+", response[start:end])]
         items = [(start + a, start + b) for a, b in items if response[start + a : start + b].strip()]
         for number, (a, b) in enumerate(items, start=1):
-            if len(cut(response, (a, b)).split()) > 4:
-                saying = f"Item {number:,} of the list, {excerpt(response, (a, b))}, is more than a short item."
+            if (length := len(words(cut(response, (a, b))))) > _LONGEST_ITEM:
+                saying = (
+                    f"Item {number:,} of the list, {excerpt(response, (a, b))}, has {length:,} words; the items should "
+                    f"be short, at most {_LONGEST_ITEM} words."
+                )
                 return self.found(response, [saying], [(a, b)])
         if len(items) == self.count:
             return []
