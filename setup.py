@@ -25,6 +25,7 @@ REQUIRES = [
     "hydra-core>=1.3.2",  # brings its own omegaconf
     "wandb>=0.31",  # 0.20 leaves an offline run's file empty for longer than the tests wait
     "huggingface_hub>=1.0",
+    "httpx2>=2.14",  # the last for Python 3.10
     "tokenizers>=0.22",
     "safetensors>=0.8",
     "numpy>=2.0",

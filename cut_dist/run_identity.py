@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ASSETS = Path(__file__).resolve().parent / "assets"
 
 _PACE_AND_PRICE = (
-    "api_key_variable", "concurrency", "timeout_s", "max_attempts", "requests_per_minute", "tokens_per_minute",
-    "input_price", "output_price", "budget",
+    "api_key_variable", "output_limit", "concurrency", "timeout_s", "max_attempts", "requests_per_minute",
+    "tokens_per_minute", "input_price", "output_price", "budget",
 )  # fmt: skip
 # Keys that say where, how often or how fast, and change no result beyond rounding: a run may go on with
 # others.

@@ -39,13 +39,14 @@ class Answer:
 
 @dataclass
 class Seen:
-    """A request: its hash, its content, when it came, what became of it ("answered", "gone", "dropped", "HTTP 500")."""
+    """A request: its hash, content, when it came and went, what became of it ("answered", "gone", "dropped", ...)."""
 
     key: str
     path: str
     payload: dict[str, Any]
     headers: dict[str, str]
     at: float
+    until: float = 0.0
     outcome: str = "under way"
 
 
@@ -141,6 +142,7 @@ class Server:
             seen.outcome = "gone"
         finally:
             self.under_way -= 1
+            seen.until = time.monotonic()
         return seen.outcome not in ("gone", "dropped")
 
     async def _answer(

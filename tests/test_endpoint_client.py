@@ -17,7 +17,7 @@ from cut_dist.config_check import ConfigError
 from cut_dist.endpoint import client as client_module
 from cut_dist.endpoint.client import Client
 from cut_dist.endpoint.config import EndpointConfig
-from cut_dist.endpoint.errors import BudgetError, EndpointError, SetAside
+from cut_dist.endpoint.errors import BudgetError, EndpointError, SetAside, Transient
 from cut_dist.endpoint.protocol import Reply
 from cut_dist.endpoint.store import Store
 from cut_dist.endpoint.stream import stream
@@ -232,6 +232,24 @@ def test_the_budget_stops_before_it_is_exceeded_and_over_restarts(tmp_path: Path
         client = make(server, tmp_path, budget=1.0, **priced)
         assert ask(client, *words) == words
         assert len(server.seen) == 200 and client.budget.spent == pytest.approx(0.4)
+
+
+def test_where_the_server_counts_no_tokens_the_most_is_taken_as_spent(tmp_path: Path):
+    uncounted = Answer(raw=b'{"choices": [{"text": "a"}]}')
+    with Server(lambda path, payload: uncounted) as server:
+        client = make(server, tmp_path, input_price=100.0, output_price=200.0, budget=1.0)
+        assert ask(client, "a") == ["a"]
+    body = b'{"max_tokens":8,"model":"m","prompt":"a"}'
+    assert client.budget.spent == pytest.approx(((len(body) + 64) * 100 + 8 * 200) / 1e6)
+
+
+def test_back_off_grows_while_nobody_is_answered(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(client_module, "_FIRST_PAUSE_S", 1.0)
+    monkeypatch.setattr(client_module, "_LONGEST_PAUSE_S", 8.0)
+    for failed_alone, most in enumerate([1, 1, 2, 4, 8, 8]):
+        pauses = [client_module._pause(failed_alone, Transient("timeout", "")) for _ in range(50)]
+        assert most / 2 <= min(pauses) < max(pauses) <= most
+    assert 3.5 <= client_module._pause(1, Transient("HTTP 429", "", retry_after=3.0)) <= 4
 
 
 def test_replies_under_way_are_kept_when_the_caller_stops(tmp_path: Path):

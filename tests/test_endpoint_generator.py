@@ -10,19 +10,24 @@ import torch
 from openai_server import Answer, Server, model_script
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from cut_dist.config import ConfigError
+from cut_dist.config_compose import compose_config
 from cut_dist.data.templates import render_prompt
 from cut_dist.endpoint.config import EndpointConfig
+from cut_dist.endpoint.errors import EndpointError
+from cut_dist.generators import endpoint
 from cut_dist.generators.base import Generation, GenerationRequest
 from cut_dist.generators.config import GeneratorConfig
 from cut_dist.generators.endpoint import EndpointGenerator
 from cut_dist.model.tiny import byte_tokenizer
+from cut_dist.online.config import OnlineConfig
 
 REQUESTS = [GenerationRequest(f"i{number}", f"Say {number}.", seed=100 + number) for number in range(6)]
 
 
 def make(server: Server, folder: Path, **settings: Any) -> EndpointGenerator:
-    endpoint = EndpointConfig(base_url=server.base_url, model="policy", concurrency=4, timeout_s=30.0)
-    cfg = GeneratorConfig(name="endpoint", endpoint=endpoint, **{"max_new_tokens": 12, **settings})
+    reach = EndpointConfig(base_url=server.base_url, model="policy", concurrency=4, timeout_s=30.0)
+    cfg = GeneratorConfig(name="endpoint", endpoint=reach, **{"max_new_tokens": 12, **settings})
     render = (lambda instruction: render_prompt(None, "alpaca", instruction)) if cfg.api == "completions" else None
     return EndpointGenerator(cfg, folder / "replies.sqlite", render=render)
 
@@ -96,20 +101,44 @@ def test_what_is_done_is_not_asked_for_and_what_was_paid_for_is_kept(tmp_path: P
 
 
 def test_an_instruction_that_is_too_long_is_set_aside_by_name(tmp_path: Path, model_server: Server):
-    generator = make(model_server, tmp_path)
     requests = [GenerationRequest("long", "x" * 600, 1), *REQUESTS]
-    answered = {each.id for group in generator.generate(requests, set()) for each in group}
-    assert answered == {each.id for each in REQUESTS}
-    assert list(generator.set_aside) == ["long"] and "maximum context length" in generator.set_aside["long"]
+    answered = []
+    with pytest.raises(EndpointError, match=r"1 instruction got no response.*\n  long: .*maximum context length"):
+        for group in make(model_server, tmp_path).generate(requests, set()):
+            answered += [each.id for each in group]
+    assert sorted(answered) == [each.id for each in REQUESTS]
 
 
 def test_a_response_that_the_server_cut_short_is_set_aside(tmp_path: Path):
-    with Server(lambda path, payload: Answer("", "content_filter")) as server:
-        generator = make(server, tmp_path)
-        assert responses(generator) == {}
-    assert len(generator.set_aside) == 6 and "content_filter" in generator.set_aside["i0"]
+    said = "6 instructions got no response.*\n  i0: .*content_filter"
+    refusing = Server(lambda path, payload: Answer("", "content_filter"))
+    with refusing as server, pytest.raises(EndpointError, match=said):
+        responses(make(server, tmp_path))
 
 
-def test_completions_without_a_template_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="render"):
-        EndpointGenerator(GeneratorConfig(api="completions"), tmp_path / "s.sqlite")
+def test_the_completions_api_takes_no_chat_template():
+    reach = ["generator.endpoint.base_url=http://x", "generator.endpoint.model=m", "stage.output=x.jsonl"]
+    cfg = compose_config(
+        "online", ["generator=endpoint", "generator.api=completions", "data.template=chat", *reach], OnlineConfig
+    )
+    with pytest.raises(ConfigError, match="generator.api=chat"):
+        endpoint.make(cfg)
+
+
+def test_a_run_has_one_budget_over_its_stages_and_replies_of_each_apart(tmp_path: Path):
+    def stage(number: int) -> EndpointGenerator:
+        output = tmp_path / "online" / "x" / f"round_{number}" / "responses.jsonl"
+        reach = [f"generator.endpoint.base_url={server.base_url}", "generator.endpoint.model=m"]
+        run = [f"run.root={tmp_path}", "run.experiment=online", "run.name=x", "data.template=chat"]
+        # each response 10 and 5 tokens: $0.002
+        price = [f"generator.endpoint.{key}" for key in ("input_price=100", "output_price=200", "budget=0.1")]
+        overrides = ["generator=endpoint", "generator.max_new_tokens=8", f"stage.output={output}", *reach, *run, *price]
+        return endpoint.make(compose_config("online", overrides, OnlineConfig))
+
+    with Server(lambda path, payload: Answer("so")) as server:
+        for number in range(1, 4):
+            generator = stage(number)
+            assert [each.sampling["cost"] for each in responses(generator).values()] == [pytest.approx(0.002)] * 6
+            assert generator.summary["spent"] == pytest.approx(number * 0.012)
+            assert generator.summary["cost"] == pytest.approx(0.012)
+        assert len(server.seen) == 18  # the same requests in each round, to another model each time

@@ -120,7 +120,7 @@ def test_structured_replies():
 @pytest.mark.parametrize(
     "content",
     [
-        "", "Perfect.", "[]", "null", "true", "{", f"Here: {json.dumps(GOOD)}", f"{json.dumps(GOOD)}\n{json.dumps(POOR)}",
+        "", "Perfect.", "[]", "null", "true", "{", f"So: {json.dumps(GOOD)}", f"{json.dumps(GOOD)}\n{json.dumps(POOR)}",
         f"```json\n{json.dumps(POOR)}\n```\n```json\n{json.dumps(GOOD)}\n```",
         {**GOOD, "mark": "x"}, {**GOOD, "mark": None}, {**GOOD, "satisfactory": "true"}, {**GOOD, "satisfactory": 1},
         {**GOOD, "note": ""}, {"mark": MARK, "satisfactory": True}, {**POOR, "judgment": " "}, {**POOR, "judgment": 3},

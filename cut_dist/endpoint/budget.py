@@ -26,14 +26,15 @@ class Budget:
         cfg: prices and budget.
         store: where expenses are kept.
         account: whose they are, such as a run's judge.
+        spent_elsewhere: US dollars of the same budget that another store has noted.
     """
 
-    def __init__(self, cfg: EndpointConfig, store: Store, account: str) -> None:
+    def __init__(self, cfg: EndpointConfig, store: Store, account: str, spent_elsewhere: float = 0.0) -> None:
         self._cfg, self._store, self._account = cfg, store, account
         self._priced = cfg.input_price > 0 or cfg.output_price > 0
         self._under_way = 0
         self._changed = asyncio.Condition()
-        self.spent = store.spent(account)
+        self.spent = store.spent(account) + spent_elsewhere
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars."""

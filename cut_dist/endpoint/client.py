@@ -38,15 +38,16 @@ class Client:
         cfg: the server, and how hard to press it.
         store: where replies and expenses are kept; the client closes it.
         account: whose budget it is, over all starts: the same text for the same run.
+        spent_elsewhere: US dollars of that budget that other stores have noted.
 
     Attributes:
         counts: replies ("answered", of these "from_store") and failed attempts by kind ("HTTP 429", "timeout", ...).
         budget: what was spent.
     """
 
-    def __init__(self, cfg: EndpointConfig, store: Store, account: str) -> None:
+    def __init__(self, cfg: EndpointConfig, store: Store, account: str, spent_elsewhere: float = 0.0) -> None:
         self.cfg, self.store = cfg, store
-        self.budget = Budget(cfg, store, account)
+        self.budget = Budget(cfg, store, account, spent_elsewhere)
         self._spent_before = self.budget.spent
         self.counts: Counter[str] = Counter()
         self._key = _api_key(cfg.api_key_variable)
@@ -149,6 +150,8 @@ class Client:
             await (self.budget.close(expense, None) if paid else self.budget.void(expense))
             raise
         cost = self.budget.cost(reply.prompt_tokens, reply.completion_tokens)
+        if expense and reply.estimated:
+            cost = expense.worst
         await self.store.save(key, self.cfg.model, reply, (expense.id, cost) if expense else None)
         await self.budget.close(expense, cost)
         return reply

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from cut_dist.wording import UserError
 
-class EndpointError(RuntimeError):
+
+class EndpointError(UserError):
     """The run can't go on; the message says why and what to do. What was answered so far is kept."""
 
 

@@ -56,9 +56,9 @@ class Store:
         row = self._database.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return Reply(**json.loads(row[0])) if row else None
 
-    def spent(self, account: str) -> float:
-        """US dollars of an account, counting at their highest those requests whose end is not known."""
-        query = "SELECT TOTAL(dollars) FROM expenses WHERE account = ?"
+    def spent(self, account: str | None = None) -> float:
+        """US dollars of one account or of all, counting at their highest those requests whose end is not known."""
+        query = "SELECT TOTAL(dollars) FROM expenses WHERE ?1 IS NULL OR account = ?1"
         return self._database.execute(query, (account,)).fetchone()[0]
 
     async def save(self, key: str, model: str, reply: Reply, expense: tuple[str, float] | None) -> None:
@@ -99,6 +99,15 @@ class Store:
         self._syncer.shutdown()
         os.close(self._log)
         self._database.close()
+
+
+def spent_in(path: Path) -> float:
+    """US dollars of all accounts of a store."""
+    store = Store(path)
+    try:
+        return store.spent()
+    finally:
+        store.close()
 
 
 def _cost(expense: str, dollars: float) -> Statement:

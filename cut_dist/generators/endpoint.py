@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cut_dist.config_check import require
+from cut_dist.data.templates import render_prompt
 from cut_dist.endpoint.client import Client
-from cut_dist.endpoint.errors import SetAside
-from cut_dist.endpoint.store import Store
+from cut_dist.endpoint.errors import EndpointError, SetAside
+from cut_dist.endpoint.store import Store, spent_in
 from cut_dist.endpoint.stream import stream
 from cut_dist.generators.base import Generation, GenerationRequest
 from cut_dist.generators.config import GeneratorConfig
+from cut_dist.online.files import budget_owner
+from cut_dist.wording import counted
+
+if TYPE_CHECKING:
+    from cut_dist.online.config import OnlineConfig
 
 log = logging.getLogger(__name__)
 
+_NAMED = 5
 _PATHS = {"chat": "chat/completions", "completions": "completions"}
 _ENDS = {"stop": "stop", "eos": "stop", "length": "length"}  # the server's word for it, ours
+
+
+def make(cfg: OnlineConfig) -> EndpointGenerator:
+    """The generator of a stage. Its replies lie beside the stage's output: another round's model goes by the same name
+    on its server, so they are no other stage's. All stages of a run share one budget.
+
+    Raises:
+        ConfigError: `api=completions` with a template that the server writes itself.
+    """
+    render, template = None, cfg.data.template
+    if cfg.generator.api == "completions":
+        remedy = "a server adds control tokens to those of the chat template; with generator.api=chat it writes all"
+        require(template == "alpaca", "generator.api", "completions", remedy)
+        render = partial(render_prompt, None, template)
+    elif template == "alpaca":
+        log.warning("the server writes the prompts; generator.api=completions has data.template=alpaca, as training")
+    output = Path(cfg.stage.output)
+    store = output.with_name(f"{output.name}.replies.sqlite")
+    owner = budget_owner(cfg.run, output)
+    others = [path for path in sorted(owner.rglob("*.replies.sqlite")) if path != store.resolve()]
+    spent_elsewhere = sum(spent_in(path) for path in others)
+    return EndpointGenerator(cfg.generator, store, spent_elsewhere=spent_elsewhere, render=render)
 
 
 class EndpointGenerator:
@@ -25,33 +56,36 @@ class EndpointGenerator:
 
     Args:
         cfg: the `generator` section.
-        store: SQLite file of the replies that were paid for, beside the stage's output: another round's model goes by
-            the same name on its server, so replies are never shared between stages.
-        account: whose budget it is, over all starts: the same text for the same run.
+        store: SQLite file of the replies that were paid for.
+        spent_elsewhere: US dollars of the same budget that other stores have noted.
         render: from an instruction to the text of its prompt, for `api=completions`.
 
     Attributes:
-        set_aside: id → reason of requests that got no response.
         summary: after `generate`: replies, failed attempts by kind, dollars; see `Client.summary`.
     """
 
     def __init__(
-        self, cfg: GeneratorConfig, store: Path, account: str = "generator", render: Callable[[str], str] | None = None
+        self,
+        cfg: GeneratorConfig,
+        store: Path,
+        *,
+        spent_elsewhere: float = 0.0,
+        render: Callable[[str], str] | None = None,
     ) -> None:
-        if cfg.api == "completions" and render is None:
-            raise ValueError("api=completions needs `render`, which writes the prompt")
-        self.cfg, self.store, self.account, self.render = cfg, store, account, render
-        self.set_aside: dict[str, str] = {}
+        self.cfg, self.store, self.spent_elsewhere, self.render = cfg, store, spent_elsewhere, render
         self.summary: dict[str, Any] = {}
+        self._set_aside: dict[str, str] = {}
 
     def generate(self, requests: Sequence[GenerationRequest], done: Set[str]) -> Iterator[Sequence[Generation]]:
-        """Responses one by one, as they come; none for what ends up in `set_aside`.
+        """Responses one by one, as they come; see `generators.base.Generator`.
 
         Raises:
-            EndpointError: the run can't go on (no such key or model, budget used up, server down). Start again then.
+            EndpointError: the run can't go on (no such key or model, budget used up, server down); or, after all other
+                responses, some requests got none, which are named. Start again then.
         """
+        self._set_aside = {}
         left = [request for request in requests if request.id not in done]
-        client = Client(self.cfg.endpoint, Store(self.store), self.account)
+        client = Client(self.cfg.endpoint, Store(self.store), "generator", self.spent_elsewhere)
         try:
             for generation in stream(client, left, self._generate):
                 if generation is not None:
@@ -59,6 +93,12 @@ class EndpointGenerator:
         finally:
             self.summary = client.summary()
             log.info("generator: %s", client.summary_text())
+        if self._set_aside:
+            named = "\n  ".join(f"{id}: {reason}" for id, reason in sorted(self._set_aside.items())[:_NAMED])
+            raise EndpointError(
+                f"{counted(len(self._set_aside), 'instruction')} got no response, all others are kept:\n  {named}\n"
+                "Start again to ask once more; what the model can't take, leave out of the instructions"
+            )
 
     async def _generate(self, client: Client, request: GenerationRequest) -> Generation | None:
         try:
@@ -66,17 +106,18 @@ class EndpointGenerator:
             if reply.finish_reason not in _ENDS:
                 raise SetAside(f"the server ended the response by {reply.finish_reason!r}")
         except SetAside as error:
-            self.set_aside[request.id] = str(error)
-            log.warning("no response to %s: %s", request.id, error)
+            self._set_aside[request.id] = str(error)
             return None
-        counted = {"tokens": "estimated"} if reply.estimated else {}
+        sampling = self._sampling(request) | ({"tokens": "estimated"} if reply.estimated else {})
+        cost = client.budget.cost(reply.prompt_tokens, reply.completion_tokens)
+        sampling |= {"cost": cost} if cost else {}
         return Generation(
             id=request.id,
             response=reply.text,
             finish_reason=_ENDS[reply.finish_reason],
             prompt_tokens=reply.prompt_tokens,
             response_tokens=reply.completion_tokens,
-            sampling={**self._sampling(request), **counted},
+            sampling=sampling,
         )
 
     def _sampling(self, request: GenerationRequest) -> dict[str, Any]:

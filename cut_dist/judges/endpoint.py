@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cut_dist.cache import cache_root
 from cut_dist.endpoint.client import Client
@@ -17,10 +17,19 @@ from cut_dist.judges.base import Judged, JudgeRequest
 from cut_dist.judges.config import JudgeConfig
 from cut_dist.judges.endpoint_prompt import judge_messages, mark_of, response_format
 from cut_dist.judges.endpoint_verdict import Unreadable, Verdict, read_paper, read_structured
+from cut_dist.online.files import budget_owner
+
+if TYPE_CHECKING:
+    from cut_dist.online.config import OnlineConfig
 
 log = logging.getLogger(__name__)
 
 _LONGEST_CHARS = 100_000  # of a response; a longer one is no answer but a flood, and is not paid for
+
+
+def make(cfg: OnlineConfig) -> EndpointJudge:
+    """The judge of a stage; all stages of a run share one budget, and all runs the replies."""
+    return EndpointJudge(cfg.judge, account=f"judge of {budget_owner(cfg.run, Path(cfg.stage.output))}")
 
 
 class EndpointJudge:
@@ -38,8 +47,8 @@ class EndpointJudge:
         self.cfg, self.account = cfg, account
         self.summary: dict[str, Any] = {}
 
-    def judge(self, requests: Sequence[JudgeRequest]) -> Iterator[Judged]:
-        """One `Judged` for each request, as they come.
+    def judge(self, requests: Sequence[JudgeRequest], done: Set[str] = frozenset()) -> Iterator[Judged]:
+        """One `Judged` for each request that is not done, as they come; see `judges.base.Judge`.
 
         Raises:
             EndpointError: the run can't go on (no such key or model, budget used up, server down). Start again then.
@@ -47,7 +56,7 @@ class EndpointJudge:
         path = Path(self.cfg.cache).expanduser() if self.cfg.cache else cache_root() / "judgments.sqlite"
         client = Client(self.cfg.endpoint, Store(path), self.account)
         try:
-            yield from stream(client, requests, self._judge)
+            yield from stream(client, (each for each in requests if each.id not in done), self._judge)
         finally:
             self.summary = client.summary()
             log.info("judge: %s", client.summary_text())

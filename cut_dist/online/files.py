@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from cut_dist.config import RunConfig
+
 REPORT = "report.html"
 ROUNDS = "rounds.json"
 
@@ -66,3 +68,9 @@ class RoundFiles:
     def console(self, stage: str) -> Path:
         """What a stage's process printed."""
         return self.folder / "console" / f"{stage}.log"
+
+
+def budget_owner(run: RunConfig, output: Path) -> Path:
+    """What the budget of a stage belongs to: the folder of the run that its output lies in, else the output itself."""
+    folder = (Path(run.root) / run.experiment / run.name).resolve()
+    return folder if folder in output.resolve().parents else output.resolve()
