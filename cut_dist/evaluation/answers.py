@@ -10,25 +10,24 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cut_dist.online.config import OnlineConfig
+from cut_dist.online.config import OnlineConfig, StageConfig
 from cut_dist.online.generating import generate_stage
-from cut_dist.online.ranks import Ranks
 from cut_dist.online.records import Instruction, Response, read_records, write_records
 
 INSTRUCTIONS, RESPONSES = "instructions.jsonl", "responses.jsonl"
 
 
 def answer(cfg: OnlineConfig, instructions: Sequence[Instruction], folder: Path) -> None:
-    """Write the greedy answers into `folder`, or go on where an earlier start was interrupted. Call it on all ranks.
+    """Write the greedy answers into `folder`, or go on where an earlier start was interrupted.
 
     Raises:
         StageError: the folder holds answers of another model, to other instructions or made with other settings.
         ConfigError, DataError: it can't be generated; the message says why.
     """
-    source = folder / INSTRUCTIONS
-    if Ranks.of_environment().is_main:
-        write_records(source, instructions)
-    generate_stage(_greedy(cfg), source, folder / RESPONSES)
+    source, output = folder / INSTRUCTIONS, folder / RESPONSES
+    write_records(source, instructions)
+    stage = StageConfig(str(source), str(output))
+    generate_stage(dataclasses.replace(_greedy(cfg), stage=stage), source, output)
 
 
 def read_answers(folder: Path) -> list[Response]:
