@@ -66,7 +66,9 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
     """
     names = list(dict.fromkeys(line.name for lines in panels.values() for line in lines))
     coloured = {name: i for i, name in enumerate(names[:MOST])}
-    legend_rows = math.ceil(len(coloured) / 3)
+    shown = {name: _short(name, 62) for name in coloured}
+    columns = max(1, min(3, 130 // max(map(len, shown.values()), default=1)))
+    legend_rows = math.ceil(len(coloured) / columns)
     with _figure(_WIDTH, 3.0 + 0.22 * legend_rows) as figure:
         for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
             for line in sorted(lines, key=lambda line: -coloured.get(line.name, MOST)):  # the first one on top
@@ -75,8 +77,8 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
             axes.xaxis.get_major_locator().set_params(integer=True)  # steps and rounds
             _limit(axes, [_xy(line)[1] for line in lines if line.name in coloured], lines)
             axes.grid(alpha=0.25)
-        handles = [_handle(_short(name, 44), i) for name, i in coloured.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        handles = [_handle(shown[name], i) for name, i in coloured.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         return _svg(figure, label)
 
 
@@ -88,7 +90,7 @@ def heat_maps(
     y: Axis,
     best: Literal["min", "max"] | None,
 ) -> str:
-    """One map for each grid, title → {(x value, y value): number}, all in one scale of colours; absent cells are empty.
+    """One map for each grid, title (of some lines) → {(x value, y value): number}, all in one scale of colours.
 
     Args:
         best: which end of the numbers is marked by a frame, in the whole chart; None marks none.
@@ -98,11 +100,12 @@ def heat_maps(
     columns = min(len(grids), _PANELS_A_ROW)
     rows = math.ceil(len(grids) / columns)
     width = min(_WIDTH, columns * max(2.6, 0.62 * len(x.values) + 0.9))
-    with _figure(width, rows * (0.42 * len(y.values) + 0.95)) as figure:
+    title_lines = max(title.count("\n") for title in grids)
+    with _figure(width, rows * (0.42 * len(y.values) + 0.95 + 0.17 * title_lines)) as figure:
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes, (title, grid) in zip(panels.flat, grids.items()):
             _heat_map(axes, grid, x, y, (min(numbers, default=0.0), max(numbers, default=1.0)), marked)
-            axes.set_title(_short(title, 34))
+            axes.set_title("\n".join(_short(line, 30) for line in title.split("\n")))
         for axes in panels.flat[len(grids) :]:
             axes.set_axis_off()
         for axes in panels[:, 0]:
@@ -269,7 +272,7 @@ def _heat_map(
                 inset = {"edgecolor": _MARK, "linewidth": 3, "fill": False, "zorder": 3}
                 axes.add_patch(Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, **inset))
             text = "–" if number is None else f"{number:.{_decimals(span)}f}"
-            ink = _INK if share is None or share > 0.55 else "white"
+            ink = _INK if share is None or share > 0.42 else "white"
             weight = "bold" if number is not None and number == marked else "normal"
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, weight=weight, fontsize=8)
     axes.set(xlim=(0, len(x.values)), ylim=(0, len(y.values)), xlabel=x.name)

@@ -63,7 +63,7 @@ def _values(sweep: SweepResult, keys: list[str], metric: str, best: Direction | 
     grids = {}
     for values in itertools.product(*(sweep.swept[key] for key in rest)):
         own = [job for job in jobs if all(job.overrides[key] == value for key, value in zip(rest, values))]
-        named = ", ".join(f"{labels[key]} = {value}" for key, value in zip(rest, values))
+        named = "\n".join(f"{labels[key]} = {value}" for key, value in zip(rest, values))
         grids[named] = {(job.overrides[across], job.overrides[up]): job.numbers[metric] for job in own}
     shown = dict(itertools.islice(grids.items(), _MOST_MAPS))
     left = len(grids) - len(shown)
