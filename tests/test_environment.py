@@ -58,7 +58,8 @@ def test_the_command_prints_everything_and_no_secret(root, run, tmp_path):
 
 
 def test_for_people_every_fact_is_a_line(root, capsys):
-    runpy.run_path(str(root / "launch/env.py"))["show"]({"PyTorch": {"version": "2.13", "a long value": "x" * 300}, "empty": {}})
+    show = runpy.run_path(str(root / "launch/env.py"))["show"]
+    show({"PyTorch": {"version": "2.13", "a long value": "x" * 300}, "empty": {}})
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["PyTorch", "  version       2.13", f"  a long value  {'x' * 300}"]
 
