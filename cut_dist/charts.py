@@ -97,7 +97,7 @@ def heat_maps(
     """
     numbers = [v for grid in grids.values() for v in grid.values() if math.isfinite(v)]
     marked = {"min": min, "max": max}[best](numbers) if best and numbers else None
-    columns = min(len(grids), _PANELS_A_ROW)
+    columns = min(len(grids), _PANELS_A_ROW, max(1, int(_WIDTH / (0.4 * len(x.values) + 0.6))))
     rows = math.ceil(len(grids) / columns)
     width = min(_WIDTH, columns * max(2.6, 0.62 * len(x.values) + 0.9))
     title_lines = max(title.count("\n") for title in grids)
@@ -121,7 +121,7 @@ def dots(x: Axis, points: Sequence[tuple[str, float]], *, label: str, ylabel: st
         panel = figure.add_subplot()
         panel.plot([i for i, _ in drawn], [sum(ys) / len(ys) for _, ys in drawn], color=_COLOURS[0], linewidth=1.5)
         panel.plot([i for i, ys in drawn for _ in ys], [y for _, ys in drawn for y in ys], "o", color=_COLOURS[0])
-        panel.set_xticks(range(len(x.values)), map(_short, x.values))
+        panel.set_xticks([x.values.index(value) for value in _some(x.values)], map(_short, _some(x.values)))
         panel.set(xlabel=x.name, ylabel=ylabel, xlim=(-0.5, len(x.values) - 0.5))
         panel.grid(alpha=0.25)
         return _svg(figure, label)
@@ -149,7 +149,7 @@ def parallel_coordinates(
             thick, over = (3.2, 1.0) if i == best else (1.3, 0.75)
             panel.plot(range(len(heights)), heights, color=_shade(heights[-1]), linewidth=thick, alpha=over)
         for at, axis in enumerate(axes):
-            _vertical(panel, at, [(_height(axis, value), _short(value)) for value in axis.values])
+            _vertical(panel, at, [(_height(axis, value), _short(value)) for value in _some(axis.values)])
         ticks = [(i / 4, f"{low + i / 4 * (high - low):.{_decimals((low, high))}f}") for i in range(5)]
         _vertical(panel, len(axes), ticks)
         panel.set_xticks(range(len(axes) + 1), [*(axis.name for axis in axes), metric])
@@ -226,6 +226,11 @@ def _svg(figure: Figure, label: str) -> str:
 def _short(text: str, most: int = 22) -> str:
     """A name that fits; its end stays, which tells paths and lists apart better."""
     return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
+def _some(values: Sequence[str], most: int = 9) -> Sequence[str]:
+    """As many of an axis's values as there is room to name, evenly spread."""
+    return values[:: math.ceil(len(values) / most)]
 
 
 def _style(place: int | None) -> dict[str, object]:

@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from openai_server import Answer, Server
 from rich.console import Console
 
 from cut_dist.config_check import ConfigError
@@ -241,3 +242,30 @@ def test_an_unknown_task_is_named_with_the_nearest(monkeypatch, tmp_path):
     monkeypatch.setattr(tasks, "TaskManager", Manager)
     with pytest.raises(ConfigError, match="no task 'arc_chalenge'; did you mean arc_challenge?"):
         harness._task_manager(["hellaswag", "arc_chalenge"], None)
+
+
+def test_a_servers_judge_compares_within_the_driver(tmp_path, heldout, monkeypatch):
+    monkeypatch.setenv("CUT_DIST_CACHE", str(tmp_path / "cache"))
+    rival = tmp_path / "rival.jsonl"
+    rows = [json.loads(line) for line in heldout.read_text().splitlines()]
+    write_records(rival, [Response(row["id"], row["id"], row["instruction"], "Theirs.", "stop", 1, 1) for row in rows])
+
+    def prefers_theirs(path: str, payload: dict) -> Answer:
+        first = payload["messages"][1]["content"].split("### Response B")[0]
+        return Answer(f"Better: {'A' if 'Theirs.' in first else 'B'}")
+
+    with Server(prefers_theirs) as server:
+        endpoint = [
+            f"judge.endpoint.base_url={server.base_url}",
+            "judge.endpoint.model=m",
+            "judge.endpoint.input_price=1",
+        ]
+        cfg = config(
+            tmp_path, f"stage.input={heldout}", "judge=endpoint", *endpoint, "evaluation.suites=[win_rate]",
+            f"evaluation.rival={rival}",
+        )  # fmt: skip
+        found = evaluate(cfg)["suites"]["win_rate"]
+        assert (found["losses"], found["win_rate"], found["inconsistent"], found["undecided"]) == (4, 0.0, 0, 0)
+        assert evaluate(cfg)["suites"]["win_rate"] == found and len(server.seen) == 8
+    manifest = read_manifest(tmp_path / "out/win_rate/preferences.jsonl")
+    assert manifest["cost"] == pytest.approx(8 * 10 / 1e6)

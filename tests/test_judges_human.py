@@ -6,6 +6,7 @@ import csv
 import http.client
 import io
 import os
+import queue
 import re
 import signal
 import socket
@@ -20,7 +21,7 @@ from conftest import free_port
 from cut_dist.cli import hydra_entry
 from cut_dist.config_check import ConfigError
 from cut_dist.config_compose import compose_config
-from cut_dist.judges import human_page
+from cut_dist.judges import human_page, human_server
 from cut_dist.judges.base import Judged, JudgeRequest, WaitingForPeople
 from cut_dist.judges.human import HumanJudge
 from cut_dist.judges.human_form import COMPARE, JUDGE, Question, readable
@@ -222,18 +223,16 @@ class Browser:
 
 
 @pytest.fixture
-def desk(capsys):
-    """Start a page in a thread: `desk(judge, work)` gives (browser, results, thread)."""
-    threads = []
+def desk(monkeypatch):
+    """Start a page in a thread, which collects its answers in a list."""
+    threads, printed = [], queue.SimpleQueue()
+    monkeypatch.setattr(human_server, "print", lambda text, **_: printed.put(text), raising=False)
 
     def start(answers, consumed: list) -> tuple[Browser, threading.Thread]:
         thread = threading.Thread(target=lambda: consumed.extend(answers), daemon=True)
         thread.start()
         threads.append(thread)
-        said = ""
-        while "http://" not in said:
-            said += capsys.readouterr().out
-        return Browser(re.search(r"http://\S+", said)[0]), thread
+        return Browser(re.search(r"http://\S+", printed.get(timeout=20))[0]), thread
 
     yield start
     for thread in threads:
@@ -244,7 +243,7 @@ def desk(capsys):
 def test_the_page_is_judged_on_to_the_end(desk):
     found: list[Judged] = []
     requests = [request(id, text) for id, text in list(HOSTILE.items())[:4]]
-    browser, thread = desk(HumanJudge(Path("unused"), free_port()).judge(requests, {"1-2"}), found)
+    browser, thread = desk(HumanJudge(Path("unused"), port=0).judge(requests, {"1-2"}), found)
     assert browser.shown() == "007"
     assert "1 of 4 judged" in browser.send("GET")[1]
     assert browser.press(skip="1", words="half a thought")[0] == 303
@@ -265,7 +264,7 @@ def test_the_page_is_judged_on_to_the_end(desk):
 
 def test_only_who_has_the_address_is_let_in(desk):
     found: list[Judged] = []
-    browser, thread = desk(HumanJudge(Path("unused"), free_port()).judge([request("a", "b")]), found)
+    browser, thread = desk(HumanJudge(Path("unused"), port=0).judge([request("a", "b")]), found)
     answer = urlencode({"id": "a", "verdict": "perfect"})
     for path in ("/", "/wrong/", browser.url.path.rstrip("/"), browser.url.path[:-2] + "/"):
         assert browser.send("GET", path)[0] == 404
@@ -287,7 +286,7 @@ def test_an_answer_that_is_not_written_down_is_not_said_to_be(desk):
     def consume():
         yield from breaks_down(judge.judge([request("a", "b"), request("c", "d")]))
 
-    judge = HumanJudge(Path("unused"), free_port())
+    judge = HumanJudge(Path("unused"), port=0)
     browser, _ = desk(consume(), [])
     status, text, _ = browser.press(verdict="perfect")
     assert status == 500 and "This answer is lost" in text
@@ -325,7 +324,7 @@ def test_hostile_text_on_the_page_stays_text():
 
 def test_every_page_is_sent_under_its_policy(desk):
     found: list[Judged] = []
-    browser, thread = desk(HumanJudge(Path("unused"), free_port()).judge([request("a", "b")]), found)
+    browser, thread = desk(HumanJudge(Path("unused"), port=0).judge([request("a", "b")]), found)
     seen = set()
     for _ in range(2):
         _, text, headers = browser.send("GET")

@@ -16,7 +16,7 @@ from cut_dist.judges.pairwise import Pair, Preference
 
 PAIRS = [
     Pair("better", "Say good.", "good", "bad"),
-    Pair("worse", "Say good.", "bad", "good"),
+    Pair("worse", "Say it well.", "bad", "good"),
     Pair("alike", "Say good.", "good!", "good?"),
 ]
 
