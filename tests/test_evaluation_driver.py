@@ -18,6 +18,7 @@ from cut_dist.data.triplets import DataError
 from cut_dist.evaluation import driver, harness, report
 from cut_dist.judges.base import WaitingForPeople
 from cut_dist.online.config import OnlineConfig
+from cut_dist.online.generating import generate_stage
 from cut_dist.online.records import Response, read_records, write_records
 from cut_dist.online.stage import StageError, read_manifest
 from cut_dist.verifiable import write_instructions
@@ -58,6 +59,19 @@ def test_answers_are_greedy_and_made_once_and_the_numbers_lie_where_sweeps_look(
         evaluate(config(tmp_path, f"stage.input={heldout}", "evaluation.limit=3", "evaluation.max_new_tokens=9"))
     with pytest.raises(StageError, match=r"evaluation\.json is of another model:\n  seed: 42 → 1"):
         evaluate(config(tmp_path, f"stage.input={heldout}", "seed=1"))
+
+
+def test_answers_that_were_generated_beforehand_are_taken(tmp_path, heldout):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    rows = [json.loads(line) for line in heldout.read_text().splitlines()]
+    source = folder / "instructions.jsonl"
+    source.write_text("".join(json.dumps(row, indent=None, sort_keys=True) + "\n\n" for row in rows))  # by other hands
+    greedy = ["generator.temperature=0", "generator.max_new_tokens=8"]
+    assert generate_stage(config(tmp_path, *greedy), source, folder / "responses.jsonl") == 0
+    made = read_manifest(folder / "responses.jsonl")["finished"]
+    assert evaluate(config(tmp_path, f"stage.input={source}"))["verifiable"]["instructions"] == 4
+    assert read_manifest(folder / "responses.jsonl")["finished"] == made
 
 
 def test_each_suite_adds_its_numbers_to_those_that_are_there(tmp_path, heldout, capsys):

@@ -25,7 +25,8 @@ def answer(cfg: OnlineConfig, instructions: Sequence[Instruction], folder: Path)
         ConfigError, DataError: it can't be generated; the message says why.
     """
     source, output = folder / INSTRUCTIONS, folder / RESPONSES
-    write_records(source, instructions)
+    if not source.exists() or read_records(source, Instruction) != list(instructions):
+        write_records(source, instructions)
     stage = StageConfig(str(source), str(output))
     generate_stage(dataclasses.replace(_greedy(cfg), stage=stage), source, output)
 
