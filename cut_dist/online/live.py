@@ -66,10 +66,10 @@ class Live:
         else:
             log.info("%s", text)
 
-    def failed(self, stage: str, status: int, console: Path) -> None:
-        """Say that a stage failed, and the last it printed."""
+    def ended_early(self, stage: str, how: str, console: Path) -> None:
+        """Say how a stage ended before it was done, and the last it printed."""
         tail = console.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        self.say("\n".join([f"{stage} of round {self._where[0]} ended with status {status}. {console}:", *tail]))
+        self.say("\n".join([f"{stage} of round {self._where[0]} {how}. {console}:", *tail]))
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
