@@ -41,7 +41,8 @@ EXTRAS = {
     "figures": ["matplotlib>=3.8"],
     "tensorboard": ["tensorboard>=2.18"],  # 2.16 does not load with numpy 2
     "bench": ["liger-kernel>=0.8.5", "cut-cross-entropy>=25.1.1", "trl>=1.16", "matplotlib>=3.8"],  # peers, optional
-    "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
+    # alpaca_eval is none of them: it needs an older setuptools, and is run by its user (docs/evaluation.md)
+    "eval": ["lm_eval[hf]>=0.4.13", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
     "sweep": ["hydra-optuna-sweeper>=1.3", "submitit>=1.5.4"],  # other sweepers than the grid, SLURM job arrays
     "test": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from cut_dist.config_check import ConfigError
 from cut_dist.config_compose import compose_config
 from cut_dist.data.triplets import DataError
 from cut_dist.evaluation import driver, harness, report
+from cut_dist.evaluation.model import answering_record, display_name
 from cut_dist.judges.base import WaitingForPeople
 from cut_dist.online.config import OnlineConfig
+from cut_dist.online.generating import generate_stage
 from cut_dist.online.records import Response, read_records, write_records
 from cut_dist.online.stage import StageError, read_manifest
 from cut_dist.verifiable import write_instructions
@@ -45,8 +48,9 @@ def test_answers_are_greedy_and_made_once_and_the_numbers_lie_where_sweeps_look(
     cfg = config(tmp_path, f"stage.input={heldout}", "evaluation.limit=3")
     content = evaluate(cfg)
     assert content["model"] == {"random_init": cfg.model.random_init, "seed": 42}
-    assert content["verifiable"] == content["suites"]["verifiable"]
-    assert content["verifiable"]["instructions"] == 3
+    found = content["suites"]["verifiable"]
+    assert content["verifiable"] == {name: found[name] for name in ("strict", "loose", "check_strict", "check_loose")}
+    assert found["instructions"] == 3
     answers = read_records(tmp_path / "out/responses.jsonl", Response)
     assert len(answers) == 3 and all(row.sampling["temperature"] == 0 for row in answers)
     assert all(row.response_tokens <= 8 for row in answers)
@@ -58,6 +62,19 @@ def test_answers_are_greedy_and_made_once_and_the_numbers_lie_where_sweeps_look(
         evaluate(config(tmp_path, f"stage.input={heldout}", "evaluation.limit=3", "evaluation.max_new_tokens=9"))
     with pytest.raises(StageError, match=r"evaluation\.json is of another model:\n  seed: 42 → 1"):
         evaluate(config(tmp_path, f"stage.input={heldout}", "seed=1"))
+
+
+def test_answers_that_were_generated_beforehand_are_taken(tmp_path, heldout):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    rows = [json.loads(line) for line in heldout.read_text().splitlines()]
+    source = folder / "instructions.jsonl"
+    source.write_text("".join(json.dumps(row, indent=None, sort_keys=True) + "\n\n" for row in rows))  # by other hands
+    greedy = ["generator.temperature=0", "generator.max_new_tokens=8"]
+    assert generate_stage(config(tmp_path, *greedy), source, folder / "responses.jsonl") == 0
+    made = read_manifest(folder / "responses.jsonl")["finished"]
+    assert evaluate(config(tmp_path, f"stage.input={source}"))["suites"]["verifiable"]["instructions"] == 4
+    assert read_manifest(folder / "responses.jsonl")["finished"] == made
 
 
 def test_each_suite_adds_its_numbers_to_those_that_are_there(tmp_path, heldout, capsys):
@@ -178,6 +195,26 @@ def _by_hand(cfg: OnlineConfig) -> float:
         total = sum(logp[at - 1, ids[0, at]].item() for at in range(start, ids.shape[1]))
         sums.setdefault(request.doc_id, {})[request.idx] = total
     return sum(max(each, key=each.get) == doc for doc, each in sums.items()) / len(sums)
+
+
+def test_a_model_is_told_by_its_weights_or_as_its_server_calls_it(tmp_path):
+    folder = tmp_path / "runs/round/default/model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder.parent / "lineage.json").write_text('{"model": {"name": "base"}}')
+    local = ["model=smollm2_135m", f"model.name_or_path={folder}"]
+    served = ["generator=endpoint", "generator.endpoint.model=policy"]
+    address = "generator.endpoint.base_url=http://localhost:1/v1"
+    record = answering_record(config(tmp_path, *local))
+    assert record["name"] == str(folder)
+    assert record["files"]["model.safetensors"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert display_name(config(tmp_path, *local)) == "round/default"
+    of_server = config(tmp_path, *local, *served, address)
+    assert answering_record(of_server) == {"name": "policy", "served": True}
+    assert display_name(of_server) == "policy"
+    started_by_us = config(tmp_path, *local, *served, "generator.serve=[x,'{model}','{port}']")
+    assert answering_record(started_by_us) == record
 
 
 @pytest.mark.parametrize(

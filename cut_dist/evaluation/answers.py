@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cut_dist.online.config import OnlineConfig, StageConfig
+from cut_dist.online.config import OnlineConfig
 from cut_dist.online.generating import generate_stage
 from cut_dist.online.records import Instruction, Response, read_records, write_records
 
@@ -24,10 +24,10 @@ def answer(cfg: OnlineConfig, instructions: Sequence[Instruction], folder: Path)
         StageError: the folder holds answers of another model, to other instructions or made with other settings.
         ConfigError, DataError: it can't be generated; the message says why.
     """
-    source, output = folder / INSTRUCTIONS, folder / RESPONSES
-    write_records(source, instructions)
-    stage = StageConfig(str(source), str(output))
-    generate_stage(dataclasses.replace(_greedy(cfg), stage=stage), source, output)
+    source = folder / INSTRUCTIONS
+    if not source.exists() or read_records(source, Instruction) != list(instructions):
+        write_records(source, instructions)
+    generate_stage(_greedy(cfg), source, folder / RESPONSES)
 
 
 def read_answers(folder: Path) -> list[Response]:

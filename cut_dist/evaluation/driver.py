@@ -77,8 +77,8 @@ def evaluate(cfg: OnlineConfig) -> int:
         if instructions is not None:
             answer(cfg, instructions, folder)
         content["suites"][suite] = _MEASURES[suite](cfg, folder)
-        if suite == "verifiable":  # where sweeps look
-            content["verifiable"] = content["suites"][suite]
+        if suite == "verifiable":  # where the report of a sweep looks
+            content["verifiable"] = {name: content["suites"][suite][name] for name in verifiable.SHARES}
         durable.replace_file(output / EVALUATION, (json.dumps(content, indent=1) + "\n").encode())
     report.show(content)
     log.info("%s", output / EVALUATION)
