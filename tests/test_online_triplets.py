@@ -173,6 +173,15 @@ def test_a_response_is_judged_once_whatever_interrupts(tmp_path, monkeypatch):
     run_judging(config(), source, output)
 
 
+def test_a_judge_that_always_says_the_same_is_doubted(tmp_path, monkeypatch, caplog):
+    for count in (19, 20):
+        source = tmp_path / f"{count}.jsonl"
+        write_records(source, [response(str(i)) for i in range(count)])
+        monkeypatch.setattr(judging, "make_judge", lambda cfg: Recorded(99))
+        run_judging(config(), source, tmp_path / f"{count}-judged.jsonl")
+        assert ("says the same of all 20 responses" in caplog.text) == (count == 20)
+
+
 def test_too_many_without_a_verdict_stop_the_stage_until_the_limit_is_raised(tmp_path, monkeypatch):
     source, output = tmp_path / "responses.jsonl", tmp_path / "judgments.jsonl"
     write_records(source, [response(str(i)) for i in range(10)])
