@@ -150,7 +150,7 @@ def test_an_unknown_sweeper_is_one_sentence(sweep):
 
 def test_a_job_array_of_submitit_runs_the_same_jobs(sweep):
     code, output = sweep.run("objective.fake_judgment=ok,fail-1,fine", "sweep.cluster=local", "sweep.ranks_per_job=2",
-                             "+sweep.submitit.timeout_min=2", "sweep.jobs_at_a_time=2")  # fmt: skip
+                             "sweep.submitit={timeout_min: 2}", "sweep.jobs_at_a_time=2")  # fmt: skip
     assert code == 1 and "3 jobs: 2 finished, 1 failed" in output, output
     assert len(sweep.started()) == 6
     record = json.loads((sweep.folder / "sweeps/smoke/fake-judgment-fail-1/job.json").read_text())

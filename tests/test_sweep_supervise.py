@@ -250,3 +250,33 @@ def test_without_a_launcher_there_is_one_rank(sweep):
     done = subprocess.run(command, cwd=sweep.folder, env=env, text=True, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert [(name, rank) for name, rank, *_ in sweep.started()] == [("lam-1", "0"), ("lam-2", "0")]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9 of the deepspeed command"])
+def test_under_the_real_launcher_a_sweep_stops_cleanly_too(sweep, how):
+    """Ctrl-C reaches the launcher and all supervisors at once; a killed command reaches nobody."""
+    bin_folder = Path(sys.executable).parent
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{bin_folder}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    command = [str(bin_folder / "deepspeed"), "--num_gpus", "2", "--master_port", str(sweep.port), SCRIPT,
+               "+experiment=smoke", "-m", "objective.fake_judgment=slow,ok"]  # fmt: skip
+    with (sweep.folder / "output").open("w") as output:
+        sweep.processes = [
+            subprocess.Popen(
+                command, cwd=sweep.folder, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        ]
+    sweep.wait_for("sweeps/smoke/fake-judgment-slow/console.log", timeout=90)
+    while len(sweep.started() if (sweep.folder / "ranks.txt").exists() else []) < 2:
+        time.sleep(0.05)
+    if how == "Ctrl-C":
+        os.killpg(sweep.processes[0].pid, signal.SIGINT)
+    else:
+        sweep.processes[0].kill()
+    sweep.processes[0].wait(timeout=60)
+    deadline = time.monotonic() + 60
+    while "Stopped; the same command goes on." not in (sweep.folder / "output").read_text():
+        assert time.monotonic() < deadline, (sweep.folder / "output").read_text()
+        time.sleep(0.1)
+    assert sweep.status("fake-judgment-slow") == ("stopped", 0, "saved and stopped as asked")
+    assert len(list(sweep.folder.glob("sweeps/smoke/fake-judgment-slow/saved.*"))) == 2

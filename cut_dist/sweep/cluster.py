@@ -58,12 +58,12 @@ def submit(sweep: Sweep, stop: StopSignal) -> int:
 
 def _shape(sweep: Sweep) -> tuple[int, int]:
     """Nodes of a job, and ranks on each."""
-    settings = sweep.settings
-    if "tasks_per_node" in settings.submitit:
+    settings, asked = sweep.settings, sweep.settings.submitit or {}
+    if "tasks_per_node" in asked:
         raise ConfigError("sweep.submitit.tasks_per_node is always 1, a task starts all ranks of its node: set "
                           "sweep.ranks_per_job, or sweep.submitit.gpus_per_node.")  # fmt: skip
-    nodes = settings.submitit.get("nodes", 1)
-    ranks = settings.ranks_per_job or nodes * max(1, settings.submitit.get("gpus_per_node", 0))
+    nodes = asked.get("nodes", 1)
+    ranks = settings.ranks_per_job or nodes * max(1, asked.get("gpus_per_node", 0))
     if ranks % nodes:
         raise ConfigError(f"sweep.ranks_per_job={ranks} can't be shared out evenly to {nodes} nodes.")
     return nodes, ranks // nodes
@@ -78,7 +78,7 @@ def _executor(sweep: Sweep, nodes: int) -> submitit.AutoExecutor:
             "slurm_srun_args": ["--kill-on-bad-exit=1"]}  # fmt: skip
     try:
         executor = submitit.AutoExecutor(folder=sweep.folder.resolve() / ".submitit", cluster=settings.cluster)
-        executor.update_parameters(**{"timeout_min": 24 * 60, **settings.submitit, **ours})
+        executor.update_parameters(**{"timeout_min": 24 * 60, **(settings.submitit or {}), **ours})
     except (NameError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"sweep.submitit={settings.submitit}: {' '.join(str(error).split())}") from error
     return executor
