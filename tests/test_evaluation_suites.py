@@ -155,8 +155,11 @@ def split(tmp_path: Path) -> str:
 @pytest.mark.parametrize(
     ("reference", "wanted"),
     [
-        ("refinement", [("rec.0", "The end is near."), ("rec.1", "All right.")]),
-        ("answer", [("rec.0", "The end."), ("rec.1", "All right."), ("rec.3", "x")]),
+        ("refinement", [("critiques-00001.0", "The end is near."), ("critiques-00001.1", "All right.")]),
+        (
+            "answer",
+            [("critiques-00001.0", "The end."), ("critiques-00001.1", "All right."), ("critiques-00001.3", "x")],
+        ),
     ],
 )
 def test_the_references_are_those_of_the_highest_ranked_answers(split, reference, wanted):
@@ -171,6 +174,10 @@ def test_what_is_no_split_of_critiques_is_named(tmp_path):
     with pytest.raises(DataError, match="no summarization critiques") as caught:
         rouge.read_instructions(str(path), "answer")
     assert "other.jsonl:1: missing field" in str(caught.value) and "other.jsonl:2:" in str(caught.value)
+    good = critiqued("p", question("Q", ("a", {"rating": 7, "critiques": []}), rankings=[1]))
+    path.write_text(json.dumps(good) + "\nnot json\n")
+    [row] = rouge.read_instructions(str(path), "answer", skip_bad=True)
+    assert (row.id, row.metadata) == ("critiques-00001.0", {"reference": "a"})
     path.write_text(json.dumps(critiqued("p", question("Q", ("a", {"skip": True}), rankings=[1]))))
     with pytest.raises(DataError, match="no question with a reference"):
         rouge.read_instructions(str(path), "answer")

@@ -95,7 +95,9 @@ def _asks(cfg: OnlineConfig, suite: str, output: Path) -> tuple[Path, list[Instr
     elif suite == "alpaca_eval":
         folder, rows = output / suite, alpaca_eval.read_instructions(own.alpaca_eval_path)
     else:
-        folder, rows = output / suite, rouge.read_instructions(own.rouge_path, own.rouge_reference)
+        skip_bad = cfg.data.on_bad_row == "skip"
+        folder = output / suite
+        rows = rouge.read_instructions(own.rouge_path, own.rouge_reference, skip_bad=skip_bad)
     return folder, rows[: own.limit]
 
 

@@ -12,6 +12,7 @@ The paper does not say which it took; nor whether words were stemmed (here they 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,28 +22,32 @@ from cut_dist.data.records import read_json_records
 from cut_dist.data.triplets import DataError, RowError
 from cut_dist.online.records import Instruction, Response
 
+log = logging.getLogger(__name__)
+
 Reference = Literal["refinement", "answer"]
 SCORES = {"rouge1": "R1", "rouge2": "R2", "rougeL": "RL", "rougeLsum": "RLsum"}
 
 
-def read_instructions(path: str, reference: Reference) -> list[Instruction]:
+def read_instructions(path: str, reference: Reference, *, skip_bad: bool = False) -> list[Instruction]:
     """The questions of the test split that have a reference, which is their metadata.
 
     Raises:
-        DataError: no such file, or what is not the format of the critiques; all bad rows are named.
+        DataError: no such file, no reference in it, or, unless `skip_bad`, rows that are not in the critiques' format.
     """
     rows, problems = [], []
-    for record in read_json_records(path):
+    for place, record in enumerate(read_json_records(path), 1):
         found = FORMATS["summarization"].expand(record.fields) if record.fields else [RowError(record.problem)]
         for number, row in enumerate(found):
             if isinstance(row, RowError):
                 problems.append(f"{record.source}: {row}")
             elif row is not None and (text := _reference(row, reference)):
-                id = row.get("id") or f"{record.source.rpartition(':')[2]}.{number}"
-                rows.append(Instruction(str(id), row["instruction"], {"reference": text}))
+                rows.append(Instruction(f"critiques-{place:05}.{number}", row["instruction"], {"reference": text}))
     if problems:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise DataError(f"{path} has rows that are no summarization critiques:\n  " + "\n  ".join(problems[:10]) + more)
+        said = f"{path} has rows that are no summarization critiques:\n  " + "\n  ".join(problems[:10]) + more
+        if not skip_bad:
+            raise DataError(f"{said}\ndata.on_bad_row=skip leaves them out")
+        log.warning("left out: %s", said)
     if not rows:
         raise DataError(f"{path} has no question with a reference ({reference})")
     return rows
@@ -67,4 +72,5 @@ def score(responses: Sequence[Response]) -> dict[str, Any]:
 
 def _reference(row: dict[str, Any], reference: Reference) -> str:
     corrected = reference == "refinement" and row["judgment"] is not None
-    return (row["refinement"] or "" if corrected else row["response"]).strip()
+    text = row["refinement"] if corrected else row["response"]
+    return text.strip() if isinstance(text, str) else ""
