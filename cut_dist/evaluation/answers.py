@@ -27,7 +27,7 @@ def answer(cfg: OnlineConfig, instructions: Sequence[Instruction], folder: Path)
     source = folder / INSTRUCTIONS
     if not source.exists() or read_records(source, Instruction) != list(instructions):
         write_records(source, instructions)
-    generate_stage(_greedy(cfg), source, folder / RESPONSES)
+    generate_stage(greedy(cfg), source, folder / RESPONSES)
 
 
 def read_answers(folder: Path) -> list[Response]:
@@ -35,7 +35,7 @@ def read_answers(folder: Path) -> list[Response]:
     return read_records(folder / RESPONSES, Response)
 
 
-def _greedy(cfg: OnlineConfig) -> OnlineConfig:
+def greedy(cfg: OnlineConfig) -> OnlineConfig:
     """Decoding as the paper evaluates: greedy, one answer, up to `evaluation.max_new_tokens`."""
     generator = dataclasses.replace(
         cfg.generator, temperature=0.0, top_p=1.0, samples=1, max_new_tokens=cfg.evaluation.max_new_tokens

@@ -57,6 +57,11 @@ class RoundFiles:
         return self.folder / "evaluation"
 
     @property
+    def answers(self) -> Path:
+        """The model's answers to `heldout`, where the evaluation looks for them."""
+        return self.evaluation / "responses.jsonl"
+
+    @property
     def heldout(self) -> Path:
         """The instructions to evaluate on, the same in all rounds."""
         return self.online / "heldout.jsonl"

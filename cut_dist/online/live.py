@@ -120,6 +120,7 @@ def _line(each: RoundSummary, stage: str, elapsed: float) -> str:
         "generate": f"{each.responses} responses",
         "judge": f"{each.judged} judged",
         "train": f"{each.steps} steps{loss}",
+        "answer": f"{each.answers} answers",
         "evaluate": f"{each.answers} answers",
     }[stage]
     cost = f", ${each.cost:.2f}" if each.cost else ""

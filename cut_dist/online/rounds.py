@@ -16,6 +16,8 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config import Config, ModelConfig, identity
+from cut_dist.evaluation.answers import greedy
+from cut_dist.evaluation.driver import ON_INPUT
 from cut_dist.model.resolve import resolve_model
 from cut_dist.online.child import NOT_FINISHED, StageEnded, run_child
 from cut_dist.online.config import OnlineConfig
@@ -70,6 +72,10 @@ def run_rounds(cfg: OnlineConfig) -> int:
     return 0
 
 
+_GENERATING = ("generate", "answer")
+_SCRIPTS = {"answer": "generate"}  # stage → launch/<script>.py, where the names differ
+
+
 class Loop:
     """The rounds of one online run, each stage done or found done."""
 
@@ -82,7 +88,7 @@ class Loop:
         before = RoundFiles(self.online, 0)
         sample_instructions(self.cfg, HELDOUT, before.heldout)
         if self.cfg.online.evaluate_first:
-            self.stage("evaluate", before, first)
+            self.evaluate(before, first)
         model = first
         for number in range(1, self.cfg.online.rounds + 1):
             files = RoundFiles(self.online, number)
@@ -93,7 +99,15 @@ class Loop:
             make_triplets(self.cfg, number, files.responses, files.judgments, earlier, files.triplets)
             self.stage("train", files, model if self.cfg.online.start_from == "previous" else first)
             model = ModelConfig(**{**vars(first), **_TRAINED, "name_or_path": str(files.model)})
-            self.stage("evaluate", files, model)
+            self.evaluate(files, model)
+
+    def evaluate(self, files: RoundFiles, model: ModelConfig) -> None:
+        """Answer over all ranks, then measure in one process, which takes the answers that are there."""
+        own = self.cfg.evaluation
+        asks_heldout = {*ON_INPUT} & {*own.suites} and own.limit is None
+        if asks_heldout and self.cfg.generator.name == "hf" and not self._done("evaluate", files):
+            self.stage("answer", files, model)
+        self.stage("evaluate", files, model)
 
     def stage(self, name: str, files: RoundFiles, model: ModelConfig) -> None:
         """Run a stage in a process of its own, unless it is done.
@@ -119,7 +133,8 @@ class Loop:
         """Start a stage's process with a configuration and see it to its end; raises as `stage`."""
         files.config(name).parent.mkdir(parents=True, exist_ok=True)
         durable.replace_file(files.config(name), yaml.safe_dump(dataclasses.asdict(cfg)).encode())
-        command = [*self._starter(name), str(LAUNCH / f"{name}.py"), "--config-file", str(files.config(name))]
+        script = LAUNCH / f"{_SCRIPTS.get(name, name)}.py"
+        command = [*self._starter(name), str(script), "--config-file", str(files.config(name))]
         status = run_child(
             command,
             files.console(name),
@@ -144,11 +159,12 @@ class Loop:
             return read_finished(files.training) is not None
         if name == "evaluate":
             return set(self.cfg.evaluation.suites) <= read_evaluation(files).keys()
-        return read_manifest(files.responses if name == "generate" else files.judgments) is not None
+        outputs = {"generate": files.responses, "judge": files.judgments, "answer": files.answers}
+        return read_manifest(outputs[name]) is not None
 
     def _starter(self, name: str) -> list[str]:
         """What starts a stage: the launcher of ranks where it uses them, else Python."""
-        uses_ranks = name == "train" or (name != "judge" and self.cfg.generator.name == "hf")
+        uses_ranks = name == "train" or (name in _GENERATING and self.cfg.generator.name == "hf")
         launcher = self.cfg.online.launcher
         if not uses_ranks or launcher == ["python"]:
             return [sys.executable]
@@ -176,8 +192,11 @@ def stage_config(cfg: OnlineConfig, name: str, files: RoundFiles, model: ModelCo
         }
         names = [each.name for each in dataclasses.fields(Config)]
         return Config(**{name: changed.get(name, getattr(cfg, name)) for name in names})
+    if name == "answer":
+        cfg = greedy(cfg)
     source, output = {
         "generate": (files.instructions, files.responses),
+        "answer": (files.heldout, files.answers),
         "judge": (files.responses, files.judgments),
         "evaluate": (files.heldout, files.evaluation),
     }[name]

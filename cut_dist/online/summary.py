@@ -82,7 +82,7 @@ def read_round(files: RoundFiles) -> RoundSummary:
         before=evaluations[0] if evaluations else {},
         after=evaluations[-1] if len(evaluations) > 1 else {},
         train=train[-1] if train else {},
-        answers=_count(files.evaluation / "responses.jsonl"),
+        answers=_count(files.answers),
         evaluation=read_evaluation(files),
     )
 
