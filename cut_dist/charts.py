@@ -66,7 +66,9 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
     """
     names = list(dict.fromkeys(line.name for lines in panels.values() for line in lines))
     coloured = {name: i for i, name in enumerate(names[:MOST])}
-    legend_rows = math.ceil(len(coloured) / 3)
+    shown = {name: _short(name, 62) for name in coloured}
+    columns = max(1, min(3, 130 // max(map(len, shown.values()), default=1)))
+    legend_rows = math.ceil(len(coloured) / columns)
     with _figure(_WIDTH, 3.0 + 0.22 * legend_rows) as figure:
         for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
             for line in sorted(lines, key=lambda line: -coloured.get(line.name, MOST)):  # the first one on top
@@ -75,8 +77,8 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
             axes.xaxis.get_major_locator().set_params(integer=True)  # steps and rounds
             _limit(axes, [_xy(line)[1] for line in lines if line.name in coloured], lines)
             axes.grid(alpha=0.25)
-        handles = [_handle(_short(name, 44), i) for name, i in coloured.items()]
-        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        handles = [_handle(shown[name], i) for name, i in coloured.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         return _svg(figure, label)
 
 
@@ -88,21 +90,22 @@ def heat_maps(
     y: Axis,
     best: Literal["min", "max"] | None,
 ) -> str:
-    """One map for each grid, title → {(x value, y value): number}, all in one scale of colours; absent cells are empty.
+    """One map for each grid, title (of some lines) → {(x value, y value): number}, all in one scale of colours.
 
     Args:
         best: which end of the numbers is marked by a frame, in the whole chart; None marks none.
     """
     numbers = [v for grid in grids.values() for v in grid.values() if math.isfinite(v)]
     marked = {"min": min, "max": max}[best](numbers) if best and numbers else None
-    columns = min(len(grids), _PANELS_A_ROW)
+    columns = min(len(grids), _PANELS_A_ROW, max(1, int(_WIDTH / (0.4 * len(x.values) + 0.6))))
     rows = math.ceil(len(grids) / columns)
     width = min(_WIDTH, columns * max(2.6, 0.62 * len(x.values) + 0.9))
-    with _figure(width, rows * (0.42 * len(y.values) + 0.95)) as figure:
+    title_lines = max(title.count("\n") for title in grids)
+    with _figure(width, rows * (0.42 * len(y.values) + 0.95 + 0.17 * title_lines)) as figure:
         panels = figure.subplots(rows, columns, squeeze=False)
         for axes, (title, grid) in zip(panels.flat, grids.items()):
             _heat_map(axes, grid, x, y, (min(numbers, default=0.0), max(numbers, default=1.0)), marked)
-            axes.set_title(_short(title, 34))
+            axes.set_title("\n".join(_short(line, 30) for line in title.split("\n")))
         for axes in panels.flat[len(grids) :]:
             axes.set_axis_off()
         for axes in panels[:, 0]:
@@ -118,7 +121,7 @@ def dots(x: Axis, points: Sequence[tuple[str, float]], *, label: str, ylabel: st
         panel = figure.add_subplot()
         panel.plot([i for i, _ in drawn], [sum(ys) / len(ys) for _, ys in drawn], color=_COLOURS[0], linewidth=1.5)
         panel.plot([i for i, ys in drawn for _ in ys], [y for _, ys in drawn for y in ys], "o", color=_COLOURS[0])
-        panel.set_xticks(range(len(x.values)), map(_short, x.values))
+        panel.set_xticks([x.values.index(value) for value in _some(x.values)], map(_short, _some(x.values)))
         panel.set(xlabel=x.name, ylabel=ylabel, xlim=(-0.5, len(x.values) - 0.5))
         panel.grid(alpha=0.25)
         return _svg(figure, label)
@@ -146,7 +149,7 @@ def parallel_coordinates(
             thick, over = (3.2, 1.0) if i == best else (1.3, 0.75)
             panel.plot(range(len(heights)), heights, color=_shade(heights[-1]), linewidth=thick, alpha=over)
         for at, axis in enumerate(axes):
-            _vertical(panel, at, [(_height(axis, value), _short(value)) for value in axis.values])
+            _vertical(panel, at, [(_height(axis, value), _short(value)) for value in _some(axis.values)])
         ticks = [(i / 4, f"{low + i / 4 * (high - low):.{_decimals((low, high))}f}") for i in range(5)]
         _vertical(panel, len(axes), ticks)
         panel.set_xticks(range(len(axes) + 1), [*(axis.name for axis in axes), metric])
@@ -225,6 +228,11 @@ def _short(text: str, most: int = 22) -> str:
     return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
+def _some(values: Sequence[str], most: int = 9) -> Sequence[str]:
+    """As many of an axis's values as there is room to name, evenly spread."""
+    return values[:: math.ceil(len(values) / most)]
+
+
 def _style(place: int | None) -> dict[str, object]:
     if place is None:
         return {"color": _GREY, "linewidth": 0.8}
@@ -269,7 +277,7 @@ def _heat_map(
                 inset = {"edgecolor": _MARK, "linewidth": 3, "fill": False, "zorder": 3}
                 axes.add_patch(Rectangle((column + 0.04, row + 0.04), 0.92, 0.92, **inset))
             text = "–" if number is None else f"{number:.{_decimals(span)}f}"
-            ink = _INK if share is None or share > 0.55 else "white"
+            ink = _INK if share is None or share > 0.42 else "white"
             weight = "bold" if number is not None and number == marked else "normal"
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=ink, weight=weight, fontsize=8)
     axes.set(xlim=(0, len(x.values)), ylim=(0, len(y.values)), xlabel=x.name)

@@ -231,14 +231,14 @@ class SweepConfig:
 
     name: str | None = None  # null: run.experiment; the jobs lie in <root>/<name>/<job>/
     root: str = "sweeps"
-    params: dict[str, Any] = field(default_factory=dict)  # key -> values as on the command line
+    params: dict[str, Any] | None = None  # key -> values as on the command line
     metric: str = "p_inappropriate"  # of the held-out triplets, at a job's last evaluation
     direction: Literal["min", "max"] = "min"
     on_failure: Literal["continue", "stop"] = "continue"
     jobs_at_a_time: int = ranged(1, at_least=1)  # launch/sweep.py
     ranks_per_job: int | None = ranged(None, at_least=1)  # launch/sweep.py
     cluster: Literal["here", "slurm", "local"] = "here"  # launch/sweep.py; local: submitit without SLURM
-    submitit: dict[str, Any] = field(default_factory=dict)  # of its executor
+    submitit: dict[str, Any] | None = None  # parameters of its executor
 
     def __post_init__(self) -> None:
         usable = self.root != "" and "\n" not in self.root

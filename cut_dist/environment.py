@@ -193,7 +193,7 @@ def variable_facts() -> Facts:
 
 
 def _blotted(facts: Facts) -> Facts:
-    hidden = {name: "set, not shown" if is_secret(name) and value else value for name, value in facts.items()}
+    hidden = {name: "***" if is_secret(name) and value else value for name, value in facts.items()}
     return {name: _IN_URL.sub("://***@", value) if isinstance(value, str) else value
             for name, value in redact(hidden).items()}  # fmt: skip
 

@@ -168,11 +168,11 @@ class Recorder:
         return (self.folder / STOP_FILE).exists()
 
     def finish(self, steps: int) -> None:
-        """Mark the run as finished, the last thing of all."""
+        """Mark the run as finished, the last of its own records."""
         finish_lineage(self.folder)
-        if self.cfg.run.export:
-            self.tracker.log_model(self.folder / "model")
         mark_finished(self.folder, {"steps": steps})
+        if self.cfg.run.export:
+            self.tracker.log_model(self.folder / "model")  # after all else: it may have to wait for a network
 
     def close(self, status: int) -> None:
         """Close metrics, tracker and bar; `status` is the run's exit status, which W&B shows."""

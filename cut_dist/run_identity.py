@@ -40,6 +40,7 @@ NEUTRAL = (
     "online.rounds",  # more may be added
     "online.launcher",
     "online.evaluate_first",
+    "generator.serve_timeout_s",
     *(f"judge.{key}" for key in ("cache", "port", "max_set_aside")),
     *(f"{section}.endpoint.{key}" for section in ("generator", "judge") for key in _PACE_AND_PRICE),
 )

@@ -7,17 +7,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cut_dist.cli import hydra_entry  # noqa: E402
-from cut_dist.evaluation.driver import require_inputs  # noqa: E402
+from cut_dist.evaluation import driver  # noqa: E402
 from cut_dist.online.config import OnlineConfig  # noqa: E402
-from cut_dist.preflight import require_port  # noqa: E402
 
 
 def evaluate(cfg: OnlineConfig) -> int:
-    require_inputs(cfg)
-    require_port()
-    from cut_dist.evaluation.driver import evaluate as run
-
-    return run(cfg)
+    driver.require_inputs(cfg)
+    return driver.evaluate(cfg)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
     parser.add_argument("sweep", type=Path, help="a sweep's folder, sweeps/<name>; it may still be running")
     names = ", ".join(METRICS[:10])
-    parser.add_argument("--metric", default="loss", help=f"what jobs are ranked by: {names}, verifiable_<name>, ...")
-    parser.add_argument("--max", action="store_true", help="the highest is the best, not the lowest")
+    help_metric = f"rank by another metric than the sweep's own: {names}, verifiable_<name>, ..."
+    parser.add_argument("--metric", help=help_metric)
+    parser.add_argument("--max", action="store_true", help="the highest of --metric is the best, not the lowest")
     arguments = parser.parse_args()
     try:
         write_report(arguments.sweep, arguments.metric, "max" if arguments.max else "min")

@@ -24,7 +24,8 @@ def test_a_heat_map_says_its_numbers_and_frames_the_best():
     drawn = {best: heat_maps(grids, label="loss", x=x, y=y, best=best) for best in ("min", "max", None)}
     found = texts(drawn["min"])
     assert {"γ = 1", "γ = 2", "λ", "α", "2.250", "1.500", "nan"} <= set(found) and found.count("–") == 5
-    bold = {best: re.findall(r"<text[^>]*font-weight: 700[^>]*>(.*?)</text>", svg) for best, svg in drawn.items()}
+    heavy = r"<text[^>]*font(?:-weight)?: (?:700|bold)[^>]*>(.*?)</text>"
+    bold = {best: re.findall(heavy, svg) for best, svg in drawn.items()}
     assert bold == {"min": ["1.500"], "max": ["2.250"], None: []}
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -81,3 +84,13 @@ def _can_take(lock) -> bool:
             return True
     except Timeout:
         return False
+
+
+def test_the_environments_ninja_comes_first(builder, monkeypatch):
+    """A command that came by ssh finds the system's otherwise, whose other version compiles everything anew."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    compiled_ops.load_op("OpBuilder")
+    assert os.environ["PATH"] == f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    assert Path(shutil.which("ninja")).parent == Path(sys.executable).parent
+    compiled_ops.load_op("OpBuilder")
+    assert os.environ["PATH"].count(str(Path(sys.executable).parent)) == 1

@@ -100,6 +100,8 @@ def test_each_experiment_of_the_rounds_composes_under_its_own_name(name: str):
     cfg = experiment(name, entry="online")
     assert (cfg.run.experiment, cfg.run.name, cfg.data.path) == (name, "default", "triplets.jsonl")
     assert cfg.data.on_bad_row == "skip"
+    with pytest.raises(ConfigError, match=f"'{name}' is one of rounds: python launch/online.py"):
+        compose_config("train", [f"+experiment={name}"])
 
 
 @pytest.mark.parametrize(("group", "member"), REQUIRED)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from local_models import online_config
 
 from cut_dist.generators.base import stable_seed
 from cut_dist.generators.batches import BatchSampler
+from cut_dist.online import generating
+from cut_dist.online.config import StageConfig
 from cut_dist.online.generating import generate_stage, generation_settings, make_requests
 from cut_dist.online.records import Instruction, RecordError, Response, read_records, write_records
 from cut_dist.online.stage import StageError, read_manifest
@@ -81,6 +85,14 @@ def test_a_stage_that_is_done_is_left_as_it_is_and_other_settings_are_refused(so
         generate_stage(online_config(*SETTINGS, "generator.temperature=1.0"), source, straight)
 
 
+def test_the_generator_finds_the_output_whatever_the_configuration_names(source, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(generating, "make_generator", lambda cfg: seen.append(cfg.stage) or sys.exit(3))
+    with pytest.raises(SystemExit):
+        generate_stage(online_config("stage.output=elsewhere"), source, tmp_path / "out")
+    assert seen == [StageConfig(str(source), str(tmp_path / "out"))]
+
+
 def test_ids_that_would_collide_are_refused(tmp_path):
     write_records(tmp_path / "in", [Instruction("a", "x"), Instruction("a#2", "y")])
     with pytest.raises(RecordError, match="two responses would have the id 'a#2'"):
@@ -110,3 +122,19 @@ def test_two_ranks_write_the_same_file_as_one(root, run_ranks, source, straight,
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock") == [
         "responses.jsonl", "responses.jsonl.manifest.json",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 2, "error: stage.input=null: name the file"),
+        (["stage.input=nowhere.jsonl", "stage.output=o.jsonl"], 1, "error: nowhere.jsonl can't be read: No such file"),
+        (["stage.input=i.jsonl", "stage.output=o.jsonl", "generator=vllm"], 2, "error: generator.name=vllm: "),
+    ],
+)
+def test_the_command_says_a_mistake_in_a_sentence(root, tmp_path, arguments, status, said):
+    (tmp_path / "i.jsonl").write_text('{"id": "a", "instruction": "x"}\n')
+    command = [sys.executable, str(root / "launch" / "generate.py"), "model=tiny_random", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=120)
+    assert done.returncode == status and done.stderr.splitlines()[-1].startswith(said)
+    assert "Traceback" not in done.stderr

@@ -80,7 +80,8 @@ def test_earlier_rounds_are_mixed_in_once_each_and_the_same_again(tmp_path):
 
 
 def numbered(tmp_path: Path, name: str, start: int, count: int) -> str:
-    write_records(tmp_path / name, [Instruction(str(i), f"Do {i}.") for i in range(start, start + count)])
+    checks = {"checks": [{"kind": "no_commas", "params": {}}]}
+    write_records(tmp_path / name, [Instruction(str(i), f"Do {i}.", checks) for i in range(start, start + count)])
     return str(tmp_path / name)
 
 
@@ -118,6 +119,18 @@ def test_too_few_instructions_and_shared_ones_are_refused(tmp_path):
     heldout = f"instructions.heldout_path={numbered(tmp_path, 'heldout.jsonl', 24, 3)}"
     with pytest.raises(StageError, match="1 instructions are both in .* such as 'Do 24.'"):
         sample_instructions(config(*given, heldout, "instructions.per_round=5"), 1, tmp_path / "1.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [({}, "'7': 'checks' is empty"), ({"checks": [{"kind": "no_comas"}]}, "'7': .*did you mean 'no_commas'")],
+)
+def test_instructions_that_the_verifiable_judge_could_not_judge_are_refused_at_once(metadata, said, tmp_path):
+    write_records(tmp_path / "all.jsonl", [Instruction(str(i), f"Do {i}.", metadata) for i in range(7, 99)])
+    given = ["instructions=file", f"instructions.path={tmp_path}/all.jsonl"]
+    with pytest.raises(StageError, match=f"all.jsonl: the instruction {said}"):
+        sample_instructions(config(*given), 1, tmp_path / "1.jsonl")
+    sample_instructions(config(*given, "judge=human"), 1, tmp_path / "1.jsonl")
 
 
 class Recorded:
@@ -160,6 +173,15 @@ def test_a_response_is_judged_once_whatever_interrupts(tmp_path, monkeypatch):
     run_judging(config(), source, output)
 
 
+def test_a_judge_that_always_says_the_same_is_doubted(tmp_path, monkeypatch, caplog):
+    for count in (19, 20):
+        source = tmp_path / f"{count}.jsonl"
+        write_records(source, [response(str(i)) for i in range(count)])
+        monkeypatch.setattr(judging, "make_judge", lambda cfg: Recorded(99))
+        run_judging(config(), source, tmp_path / f"{count}-judged.jsonl")
+        assert ("says the same of all 20 responses" in caplog.text) == (count == 20)
+
+
 def test_too_many_without_a_verdict_stop_the_stage_until_the_limit_is_raised(tmp_path, monkeypatch):
     source, output = tmp_path / "responses.jsonl", tmp_path / "judgments.jsonl"
     write_records(source, [response(str(i)) for i in range(10)])
@@ -179,4 +201,7 @@ def test_the_verifiable_judge_judges_by_the_metadata(tmp_path):
     first, second = read_records(output, Judged)
     assert (first.satisfactory, second.satisfactory, second.judgment) == (False, True, None)
     assert "comma" in first.judgment
-    assert json.loads(output.read_text().splitlines()[0])["detail"] == {"loose": False}
+    assert json.loads(output.read_text().splitlines()[0])["detail"] == {
+        "loose": False,
+        "problems": [{"kind": "no_commas", "spans": [[0, 4]]}],
+    }

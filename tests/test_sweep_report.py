@@ -119,6 +119,21 @@ def test_another_metric_ranks_and_is_shown_first(sweep):
     assert Reader(page).labels[0] == "p of all other tokens of Align-N by λ and α"
 
 
+def test_a_sweep_is_ranked_by_its_own_metric_unless_asked_otherwise(sweep):
+    content = json.loads((sweep / "sweep.json").read_text())
+    (sweep / "sweep.json").write_text(json.dumps(content | {"metric": "verifiable_strict", "direction": "max"}))
+    assert "the highest acc. strict first" in make(sweep)[1]
+    assert "the lowest held-out loss first" in make(sweep, "loss")[1]
+
+
+def test_damaged_records_of_one_job_leave_the_page_whole(sweep):
+    first, second, *_ = jobs_of(sweep)
+    for job, name in ((first, "identity.json"), (second, "lineage.json")):
+        (sweep / job["name"] / name).write_text("{")
+    words = " ".join(Reader(make(sweep)[0]).texts)
+    assert "24 triplets to train on" in words and "6 of 8 jobs finished" in words
+
+
 def test_text_stays_text(tmp_path):
     evil = "</text></svg><script>alert(1)</script>&$x^2$\x1b[31m\u202e"
     folder = write_sweep(tmp_path / "s", {"data.path": [evil, "b"], "seed": ["1", "2"]}, name=f"name {evil}")
@@ -146,6 +161,23 @@ def test_one_swept_key_and_none_that_varies(tmp_path, swept):
     labels = Reader(page).labels
     assert ("loss, L1 + L2 by lr" in labels) == ("train.lr" in swept)
     assert "Parallel coordinates" not in page and "<h2>Curves</h2>" in page
+
+
+def test_a_search_with_ever_new_values_is_shown_by_dots_and_in_order(tmp_path):
+    folder = write_sweep(tmp_path / "search", {"train.lr": ["1e-6"], "objective.alpha": ["0.5"]})
+    rates, weights = [f"{7 * i % 20 + 1}e-6" for i in range(20)], [f"0.{i}" for i in range(10, 30)]
+    swept = {"train.lr": rates, "objective.alpha": weights}
+    tried = [dict(zip(swept, values)) for values in zip(*swept.values())]
+    jobs = [{"index": i, "name": f"job-{i}", "overrides": overrides} for i, overrides in enumerate(tried)]
+    content = json.loads((folder / "sweep.json").read_text()) | {"jobs": jobs, "swept": swept}
+    (folder / "sweep.json").write_text(json.dumps(content))
+    for job in jobs:
+        write_job(folder, job, {"loss": 2.0 + job["index"]})
+    read = Reader(make(folder)[0])
+    assert read.labels[:2] == ["loss, L1 + L2 by α", "loss, L1 + L2 by lr"]
+    ticks = [text for text in read.texts if re.fullmatch(r"\d+e-6", text)]
+    at = ticks.index("1e-6", 20)  # after the ranking: the first chart
+    assert ticks[at : at + 7] == ["1e-6", "4e-6", "7e-6", "10e-6", "13e-6", "16e-6", "19e-6"]
 
 
 def test_a_sweep_that_has_only_begun_has_a_page_too(tmp_path):

@@ -19,6 +19,10 @@ def sweep(tmp_path):
     return write_sweep(tmp_path / "sweeps" / "paper", SWEPT)
 
 
+def ranked(folder, metric="loss", direction="min") -> dict[int, int]:
+    return ranks(read_sweep(folder), metric, direction)
+
+
 def rows(folder, metric="loss", direction="min") -> list[dict[str, str]]:
     found = read_sweep(folder)
     with write_csv(found, ranks(found, metric, direction)).open(newline="") as file:
@@ -59,10 +63,10 @@ def test_ranks_ties_and_what_has_none(sweep):
     losses = [2.5, 2.0, 2.0, float("nan")]
     for job, loss in zip(jobs_of(sweep), losses):
         write_job(sweep, job, {"loss": loss, "p_others": 0.5 + 0.1 * job["index"]})
-    assert list(ranks(read_sweep(sweep)).items()) == [(1, 1), (2, 1), (0, 3)], "the best first, ties share a rank"
-    assert list(ranks(read_sweep(sweep), "p_others", "max")) == [3, 2, 1, 0]
+    assert list(ranked(sweep).items()) == [(1, 1), (2, 1), (0, 3)], "the best first, ties share a rank"
+    assert list(ranked(sweep, "p_others", "max")) == [3, 2, 1, 0]
     assert rows(sweep)[3]["loss"] == "nan"
-    assert ranks(read_sweep(sweep), "verifiable_strict", "max") == {}
+    assert ranked(sweep, "verifiable_strict", "max") == {}
 
 
 def test_failed_stopped_and_running_jobs_have_numbers_but_no_rank(sweep):
@@ -114,6 +118,6 @@ def test_what_is_no_sweep_or_no_metric_is_refused(sweep, tmp_path):
         read_sweep(tmp_path)
     write_job(sweep, jobs_of(sweep)[0], {"loss": 2.0}, verifiable={"strict": 0.5})
     with pytest.raises(SweepError, match=r"'los' .*choose one of loss, .*verifiable_strict; min or max"):
-        ranks(read_sweep(sweep), "los")
+        ranked(sweep, "los")
     with pytest.raises(SweepError, match="min or max"):
-        ranks(read_sweep(sweep), "loss", "least")
+        ranked(sweep, "loss", "least")

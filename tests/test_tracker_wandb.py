@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from wandb_file import finished_records, items, offline_file
+from wandb_file import artifacts, finished_records, items, offline_file
 
 from cut_dist import tracker_wandb
 from cut_dist.config import TrackerConfig
@@ -55,20 +55,6 @@ def make_run(folder: Path, model: Path | None = None, content_hash: str = "abc12
         argv=["train.py"],
     )
     return folder
-
-
-def artifacts(records: list) -> dict[str, list]:
-    """Artifact records by name; W&B may repeat one for its upload."""
-    found: dict[str, list] = {}
-    for record in records:
-        if record.HasField("request") and record.request.HasField("log_artifact"):
-            artifact = record.request.log_artifact.artifact
-        elif record.HasField("artifact"):
-            artifact = record.artifact
-        else:
-            continue
-        found.setdefault(artifact.name, []).append(artifact)
-    return found
 
 
 def files_of(artifact) -> dict[str, str]:

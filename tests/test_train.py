@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from wandb_file import items, read_records
+from wandb_file import artifacts, items, read_records
 
 from cut_dist.metrics import read_metrics
 
@@ -96,9 +96,10 @@ def check_one_wandb_run(folder: Path) -> None:
     """Two starts on two ranks are one W&B run: rank 0's, whose steps go on where the first start stopped."""
     starts = [list(read_records(path)) for path in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))]
     assert len(starts) == 2
-    assert {r.run.run_id for records in starts for r in records if r.HasField("run")} == {
-        (folder / "wandb_id.txt").read_text().strip()
-    }
+    run_id = (folder / "wandb_id.txt").read_text().strip()
+    assert {r.run.run_id for records in starts for r in records if r.HasField("run")} == {run_id}
+    made = [{name for name, [last, *_] in artifacts(records).items() if last.type == "model"} for records in starts]
+    assert made == [{"model-random_init"}, {"model-random_init", f"model-{run_id}"}]
     history = [[items(r.history.item) for r in records if r.HasField("history")] for records in starts]
     steps = [[line["train/global_step"] for line in lines if "train/loss" in line] for lines in history]
     assert steps == [[1, 2, 3, 4], [5, 6, 7, 8, 9, 10]]

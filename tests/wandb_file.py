@@ -47,3 +47,17 @@ def finished_records(run_dir: Path) -> list:
 
 def items(entries) -> dict:
     return {entry.key or "/".join(entry.nested_key): json.loads(entry.value_json) for entry in entries}
+
+
+def artifacts(records: list) -> dict[str, list]:
+    """Artifact records by name; W&B may repeat one for its upload."""
+    found: dict[str, list] = {}
+    for record in records:
+        if record.HasField("request") and record.request.HasField("log_artifact"):
+            artifact = record.request.log_artifact.artifact
+        elif record.HasField("artifact"):
+            artifact = record.artifact
+        else:
+            continue
+        found.setdefault(artifact.name, []).append(artifact)
+    return found

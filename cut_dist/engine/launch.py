@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import time
 import warnings
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ from deepspeed.accelerator import get_accelerator
 
 from cut_dist.engine.compiled_ops import load_op
 from cut_dist.heartbeat import RankLost, first_line, is_communication_error
-from cut_dist.process import die_with_parent, free_port
+from cut_dist.process import die_with_parent, free_port, remove_shared_buffers
+
+_GRACE_S = 10.0  # for PyTorch to end by its own timeout, which says more
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,8 @@ def start_process(timeout_minutes: float = 30.0) -> Ranks:
     else:
         accelerator.set_device(local_rank)
         device = torch.device(accelerator.device_name(local_rank))
-    try:
-        deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
-    except Exception as error:
-        if not is_communication_error(error) or "EADDRINUSE" in str(error):
-            raise
-        raise RankLost(_not_met(timeout_minutes, error)) from error
+    _meet(timeout_minutes)
     return Ranks(dist.get_rank(), dist.get_world_size(), device)
-
-
-def _not_met(timeout_minutes: float, error: Exception) -> str:
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    return (
-        f"{os.environ['WORLD_SIZE']} ranks did not all meet at {place} in run.timeout_minutes={timeout_minutes:g}. "
-        "Each must have started, and reach that port of rank 0's host and the other hosts on the network that "
-        "GLOO_SOCKET_IFNAME (CPU) or NCCL_SOCKET_IFNAME (GPU) names; docs/cluster.md says how to look. "
-        f"PyTorch's words: {first_line(error)}"
-    )
 
 
 def stop_process() -> None:
@@ -93,3 +82,35 @@ def broadcast_object(value, ranks: Ranks):
     box = [value if ranks.is_main else None]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def _meet(timeout_minutes: float) -> None:
+    """Join the process group, or raise RankLost."""
+    # where gloo's connection comes to nothing at the other end, this end waits beyond any timeout
+    limit = threading.Timer(60 * timeout_minutes + _GRACE_S, _give_up, [timeout_minutes])
+    limit.daemon = True
+    limit.start()
+    try:
+        deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    except Exception as error:
+        if not is_communication_error(error) or "EADDRINUSE" in str(error):
+            raise
+        raise RankLost(f"{_not_met(timeout_minutes)} PyTorch's words: {first_line(error)}") from error
+    finally:
+        limit.cancel()
+
+
+def _give_up(timeout_minutes: float) -> None:
+    """End a process whose main thread waits inside PyTorch."""
+    remove_shared_buffers(int(os.environ["MASTER_PORT"]))
+    print(f"error: [rank {os.environ['RANK']}] {_not_met(timeout_minutes)}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _not_met(timeout_minutes: float) -> str:
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return (
+        f"{os.environ['WORLD_SIZE']} ranks did not all meet at {place} in run.timeout_minutes={timeout_minutes:g}. "
+        "Each must have started, reach that port of rank 0's host, and reach the other hosts on the network that "
+        "GLOO_SOCKET_IFNAME (CPU) or NCCL_SOCKET_IFNAME (GPU) names; docs/cluster.md says how to look."
+    )

@@ -12,21 +12,20 @@ from pathlib import Path
 
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.generating import generate_stage
-from cut_dist.online.ranks import Ranks
 from cut_dist.online.records import Instruction, Response, read_records, write_records
 
 INSTRUCTIONS, RESPONSES = "instructions.jsonl", "responses.jsonl"
 
 
 def answer(cfg: OnlineConfig, instructions: Sequence[Instruction], folder: Path) -> None:
-    """Write the greedy answers into `folder`, or go on where an earlier start was interrupted. Call it on all ranks.
+    """Write the greedy answers into `folder`, or go on where an earlier start was interrupted.
 
     Raises:
         StageError: the folder holds answers of another model, to other instructions or made with other settings.
         ConfigError, DataError: it can't be generated; the message says why.
     """
     source = folder / INSTRUCTIONS
-    if Ranks.of_environment().is_main:
+    if not source.exists() or read_records(source, Instruction) != list(instructions):
         write_records(source, instructions)
     generate_stage(_greedy(cfg), source, folder / RESPONSES)
 

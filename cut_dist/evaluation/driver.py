@@ -38,8 +38,13 @@ def require_inputs(cfg: OnlineConfig) -> None:
     """Look for all that the suites read before anything slow is loaded.
 
     Raises:
-        ConfigError: a key is missing that a suite needs, or a file, or a package.
+        ConfigError: a key is missing that a suite needs, or a file, or a package; or it was started as several ranks.
     """
+    if Ranks.of_environment().world_size > 1:
+        raise ConfigError(
+            "launch/evaluate.py is one process: start it by `python`. For several GPUs take generator=vllm or "
+            "generator=endpoint, or let them generate the answers beforehand (docs/evaluation.md)."
+        )
     own, suites = cfg.evaluation, cfg.evaluation.suites
     require(bool(suites), "evaluation.suites", suites, "name one at least")
     require(bool(cfg.stage.output), "stage.output", None, "give the folder to write to")
@@ -61,26 +66,22 @@ def require_inputs(cfg: OnlineConfig) -> None:
 def evaluate(cfg: OnlineConfig) -> int:
     """Measure the model of `cfg` by its suites, in their order; the numbers are in evaluation.json as they come.
 
-    Several ranks share the answering; rank 0 does the rest.
-
     Raises:
         StageError: the folder holds an evaluation of another model or with other settings.
         WaitingForPeople: the suite win_rate asks people, who are not done.
     """
-    output, is_main = Path(cfg.stage.output), Ranks.of_environment().is_main
-    content = _read(output, answering_record(cfg)) if is_main else {}
+    output = Path(cfg.stage.output)
+    content = _read(output, answering_record(cfg))
     for suite in cfg.evaluation.suites:
         folder, instructions = _asks(cfg, suite, output)
         if instructions is not None:
             answer(cfg, instructions, folder)
-        if is_main:
-            content["suites"][suite] = _MEASURES[suite](cfg, folder)
-            if suite == "verifiable":  # where sweeps look
-                content["verifiable"] = content["suites"][suite]
-            durable.replace_file(output / EVALUATION, (json.dumps(content, indent=1) + "\n").encode())
-    if is_main:
-        report.show(content)
-        log.info("%s", output / EVALUATION)
+        content["suites"][suite] = _MEASURES[suite](cfg, folder)
+        if suite == "verifiable":  # where the report of a sweep looks
+            content["verifiable"] = {name: content["suites"][suite][name] for name in verifiable.SHARES}
+        durable.replace_file(output / EVALUATION, (json.dumps(content, indent=1) + "\n").encode())
+    report.show(content)
+    log.info("%s", output / EVALUATION)
     return 0
 
 

@@ -19,15 +19,22 @@ def weights_record(cfg: OnlineConfig) -> dict[str, Any]:
 
 
 def answering_record(cfg: OnlineConfig) -> dict[str, Any]:
-    """Who answers: the server's model under generator=endpoint, else the weights."""
-    if cfg.generator.name == "endpoint":
-        return {"endpoint": cfg.generator.endpoint.base_url, "name": cfg.generator.endpoint.model}
+    """Who answers: the weights; or only the name where a server answers that online rounds didn't start themselves.
+
+    A server's address is no part of it: the same model is served from another one tomorrow.
+    """
+    if _is_known_by_name(cfg):
+        return {"name": cfg.generator.endpoint.model, "served": True}
     return weights_record(cfg)
+
+
+def _is_known_by_name(cfg: OnlineConfig) -> bool:
+    return cfg.generator.name == "endpoint" and not cfg.generator.serve
 
 
 def display_name(cfg: OnlineConfig) -> str:
     """What a leaderboard may call it: `<experiment>/<run>` of a run of this project, else the model's own name."""
-    if cfg.generator.name == "endpoint":
+    if _is_known_by_name(cfg):
         return cfg.generator.endpoint.model
     name = cfg.model.name_or_path
     if name is None:

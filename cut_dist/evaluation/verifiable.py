@@ -10,6 +10,8 @@ from cut_dist.data.triplets import DataError
 from cut_dist.online.records import Response
 from cut_dist.verifiable import CheckError, accuracy_of, judge
 
+SHARES = ("strict", "loose", "check_strict", "check_loose")
+
 
 def score(responses: Sequence[Response]) -> dict[str, Any]:
     """Accuracy, strict and loose, of instructions (`strict`, `loose`) and of single checks, also by kind of check.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cut_dist.config_check import ranged
+from cut_dist.config_check import ranged, require
 from cut_dist.endpoint.config import EndpointConfig
 
 
@@ -22,7 +22,20 @@ class GeneratorConfig:
     tensor_parallel: int = ranged(1, at_least=1)  # GPUs that hold one model together under `vllm`
     api: Literal["chat", "completions"] = "chat"  # `endpoint` only: who writes the prompt, the server or data.template
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    # `endpoint` in online rounds: the command of a server of the round's own model, with {model} and {port} in it
+    serve: list[str] = field(default_factory=list)
+    serve_timeout_s: float = ranged(900.0, above=0)  # from its start to its first answer
 
     def __post_init__(self) -> None:
-        if self.name == "endpoint":
+        if self.serve:
+            self._check_serve()
+        elif self.name == "endpoint":
             self.endpoint.check_given("generator.endpoint")
+
+    def _check_serve(self) -> None:
+        model, command = self.endpoint.model, " ".join(self.serve)
+        require(self.name == "endpoint", "generator.serve", self.serve, "is for generator=endpoint")
+        placed = "{model}" in command and "{port}" in command
+        require(placed, "generator.serve", self.serve, "must have {model} and {port} where those belong")
+        remedy = "give the name that generator.serve gives the model"
+        require(bool(model), "generator.endpoint.model", model, remedy)

@@ -46,7 +46,7 @@ class HumanJudge:
         questions = [Question(request.id, request.instruction, (request.response,)) for request in requests]
         for answer in ask(JUDGE, questions, done, self.sheet, self.port):
             perfect = answer.verdict == "perfect"
-            detail = {"judge": "human", "asked": "page" if self.port else "sheet"}
+            detail = {"judge": "human", "asked": "sheet" if self.port is None else "page"}
             if perfect and answer.words:
                 detail["remark"] = answer.words
             yield Judged(answer.id, perfect, None if perfect else answer.words, detail)

@@ -15,7 +15,7 @@ header { display: flex; align-items: baseline; gap: 18px; flex-wrap: wrap; }
 h1 { font-size: 21px; margin: 0; }
 h2 { font-size: 13px; margin: 0 0 6px; color: #66707f; font-weight: 600; }
 .dim { color: #66707f; font-size: 13.5px; }
-progress { width: 100%; height: 8px; margin: 10px 0 16px; accent-color: #2f6b3a; }
+progress { width: 100%; height: 12px; margin: 10px 0 16px; accent-color: #2f6b3a; }
 .card { background: #fff; border: 1px solid #dfe3e8; border-radius: 8px; padding: 14px 18px; margin-bottom: 14px; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .instruction { background: #eef2f8; border-color: #d5deeb; }
@@ -34,10 +34,12 @@ kbd { font: 12px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; b
   border-radius: 4px; padding: 0 5px; background: #fff; color: #1c2430; }
 """
 
-# Keys: a digit chooses a verdict, s skips; in the text Ctrl+Enter sends it with the last verdict that needs words.
+# Keys: a digit chooses a verdict, s skips; in the text Escape leaves it, and Ctrl+Enter sends it with the verdict that
+# needs words.
 _SCRIPT = """
 document.addEventListener("keydown", event => {
   const inText = event.target.tagName === "TEXTAREA";
+  if (inText && event.key === "Escape") event.target.blur();
   const sends = inText && event.key === "Enter" && (event.ctrlKey || event.metaKey);
   if (inText && !sends || !inText && (event.ctrlKey || event.metaKey || event.altKey)) return;
   const button = document.querySelector(sends ? "button[data-sends]" : `button[data-key="${CSS.escape(event.key)}"]`);
@@ -78,10 +80,10 @@ def question_page(
         f'</section>\n<div class="responses">{texts}</div>\n'
         f'<form method="post" class="card"><input type="hidden" name="id" value="{_text(question.id)}">'
         f'<label for="words">{_text(_asks_for(form))}</label>'
-        f'<textarea id="words" name="words" autofocus>{_field(words)}</textarea>\n'
+        f'<textarea id="words" name="words"{_focus(form)}>{_field(words)}</textarea>\n'
         f'<div class="buttons">{_buttons(form)}</div></form>\n'
-        f'<p class="dim">Keys outside the text: {_keys(form)}, <kbd>s</kbd> skip for now. {_in_text(form)}'
-        "Each answer is written down at once; the program can be stopped and started again.</p>",
+        f'<p class="dim">Keys: {_keys(form)}, <kbd>s</kbd> skip for now; in the text <kbd>Esc</kbd> leaves it'
+        f"{_sends(form)}. Each answer is written down at once; the program can be stopped and started again.</p>",
     )
 
 
@@ -125,9 +127,14 @@ def _keys(form: Form) -> str:
     )
 
 
-def _in_text(form: Form) -> str:
+def _sends(form: Form) -> str:
     label = next((verdict.label for verdict in form.verdicts.values() if verdict.needs_words), None)
-    return f"In the text: <kbd>Ctrl</kbd>+<kbd>Enter</kbd> {_text(label)}. " if label else ""
+    return f", <kbd>Ctrl</kbd>+<kbd>Enter</kbd> {_text(label)}" if label else ""
+
+
+def _focus(form: Form) -> str:
+    """The text is where one begins, unless words are optional: then the keys are."""
+    return " autofocus" if any(verdict.needs_words for verdict in form.verdicts.values()) else ""
 
 
 def _field(text: str) -> str:

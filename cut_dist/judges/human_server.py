@@ -74,7 +74,7 @@ class Desk:
 
     def __init__(self, form: Form, questions: Sequence[Question], total: int) -> None:
         self.form, self.total, self.done = form, total, total - len(questions)
-        self.given: queue.Queue[Given] = queue.Queue()
+        self.given: queue.SimpleQueue[Given] = queue.SimpleQueue()
         self._questions = {question.id: question for question in questions}
         self._open = deque(self._questions)
         self._lock = threading.Lock()

@@ -21,5 +21,5 @@ def make_pair_judge(cfg: OnlineConfig, folder: Path) -> PairJudge:
     if cfg.judge.name == "endpoint":
         from cut_dist.judges.endpoint_pairs import EndpointPairs
 
-        return EndpointPairs(cfg.judge)
+        return EndpointPairs(cfg.judge, make_judge(cfg).account)  # one budget for all that is asked of the judge
     return VerdictPairs(make_judge(cfg))

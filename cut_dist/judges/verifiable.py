@@ -10,7 +10,10 @@ from cut_dist.wording import UserError
 
 
 class VerifiableJudge:
-    """Judges by `metadata["checks"]`, strictly; words and verdict are a function of the response alone."""
+    """Judges by `metadata["checks"]`, strictly; words and verdict are a function of the response alone.
+
+    `detail` has the loose verdict, and by kind of check where in the response (begin, end) something is wrong.
+    """
 
     def judge(self, requests: Sequence[JudgeRequest], done: Set[str] = frozenset()) -> Iterator[Judged]:
         for request in requests:
@@ -23,4 +26,6 @@ class VerifiableJudge:
                     "instructions=verifiable, or another judge"
                 )
             verdict = judge(request.response, checks)
-            yield Judged(request.id, verdict.satisfactory, verdict.judgment, {"loose": verdict.loose})
+            problems = [{"kind": each.kind, "spans": each.spans} for each in verdict.problems]
+            detail = {"loose": verdict.loose, "problems": problems}
+            yield Judged(request.id, verdict.satisfactory, verdict.judgment, detail)

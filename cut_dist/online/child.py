@@ -16,6 +16,14 @@ _POLL_S = 0.5
 _KILL_AFTER_S = 60.0
 
 
+class StageEnded(Exception):
+    """The loop ends here, with this exit status; what there is to say has been said."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
 def run_child(
     command: Sequence[str],
     console: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from cut_dist.generators.base import Generation, GenerationRequest, stable_seed
 from cut_dist.generators.make import make_generator
 from cut_dist.lineage import model_record
 from cut_dist.model.resolve import resolve_model
-from cut_dist.online.config import OnlineConfig
+from cut_dist.online.config import OnlineConfig, StageConfig
 from cut_dist.online.progress import StageProgress
 from cut_dist.online.ranks import Ranks, from_main, joined, wait_for_all
 from cut_dist.online.records import Instruction, RecordError, RecordLog, Response, read_records
@@ -43,14 +44,15 @@ def generate_stage(cfg: OnlineConfig, source: Path, output: Path) -> int:
         if not ranks.is_main:
             return 0
         ranks = Ranks()
-    instructions = read_records(source, Instruction)
-    requests = make_requests(instructions, cfg.generator.samples, cfg.seed)
-    _require_unique(requests, source)
+    # what a generator keeps beside the output is looked for by this key
+    cfg = dataclasses.replace(cfg, stage=StageConfig(str(source), str(output)))
     with joined(ranks), ExitStack() as held:
         stage = _open(cfg, source, output, ranks, held) if ranks.is_main else None
         done = from_main(set(stage.rows) if stage and not stage.done else None, ranks)
         if done is None:
             return 0  # all is there already, or rank 0 could not begin
+        instructions = read_records(source, Instruction)
+        requests = make_requests(instructions, cfg.generator.samples, cfg.seed)
         own = stage or held.enter_context(RecordLog(partial_path(output, ranks.rank), Response))
         _answer(cfg, instructions, requests, done, own.append, ranks)
         wait_for_all(ranks)
@@ -81,6 +83,8 @@ def generation_settings(cfg: OnlineConfig) -> dict[str, Any]:
     }
     if name == "endpoint":
         settings |= {"model": generator.endpoint.model, "api": generator.api}
+        if generator.serve:  # a server of the round's own model
+            settings["weights"] = model_record(cfg.model.name_or_path, cfg.model.revision)
     else:
         settings |= {"model": _weights(cfg.model), "tokenizer": cfg.model.tokenizer, "precision": cfg.train.precision}
     if name == "hf":
@@ -99,6 +103,8 @@ def _weights(model: ModelConfig) -> dict[str, Any]:
 
 def _open(cfg: OnlineConfig, source: Path, output: Path, ranks: Ranks, held: ExitStack) -> Stage:
     try:
+        instructions = read_records(source, Instruction)
+        _require_unique(make_requests(instructions, cfg.generator.samples, cfg.seed), source)
         settings = generation_settings(cfg)
         stage = held.enter_context(open_stage("generate", output, Response, {"instructions": source}, settings))
     except Exception:

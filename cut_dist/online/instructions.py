@@ -9,7 +9,7 @@ import numpy as np
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.records import Instruction, read_records
 from cut_dist.online.stage import StageError, open_stage
-from cut_dist.verifiable.generate import make_instructions
+from cut_dist.verifiable import CheckError, make_checks, make_instructions
 
 HELDOUT = 0  # the "round" whose instructions are evaluated on
 
@@ -47,6 +47,8 @@ def _read(cfg: OnlineConfig, number: int) -> list[Instruction]:
     if number == HELDOUT:
         return heldout[: source.heldout or None]
     rows = read_records(Path(source.path), Instruction)
+    if cfg.judge.name == "verifiable":
+        _require_checks([*rows, *heldout], source.path)
     shared = {row.instruction for row in rows} & {row.instruction for row in heldout}
     if shared:
         raise StageError(
@@ -62,3 +64,15 @@ def _read(cfg: OnlineConfig, number: int) -> list[Instruction]:
     order = np.random.default_rng([cfg.seed, 0x1257]).permutation(len(rows))
     chosen = order[(number - 1) * source.per_round : number * source.per_round]
     return [rows[i] for i in chosen]
+
+
+def _require_checks(rows: list[Instruction], path: str) -> None:
+    """Refuse, before anything is generated, what judge=verifiable could not judge."""
+    for row in rows:
+        try:
+            make_checks(row.metadata.get("checks", []))
+        except CheckError as error:
+            raise StageError(
+                f"{path}: the instruction {row.id!r}: {error}. judge=verifiable judges by metadata.checks "
+                "(docs/verifiable.md): mend them, or take another judge"
+            ) from error

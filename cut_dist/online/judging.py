@@ -17,6 +17,8 @@ from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
+_TELLING = 20  # with fewer responses it is no surprise when all verdicts agree
+
 
 def run_judging(cfg: OnlineConfig, source: Path, output: Path) -> None:
     """Judge the responses in `source`; the judgments go to `output`, in the same order.
@@ -41,6 +43,8 @@ def run_judging(cfg: OnlineConfig, source: Path, output: Path) -> None:
         counts = {name: verdicts[name] for name in ("satisfactory", "unsatisfactory", "set_aside")}
         stage.finish(judgments, counts, cost=sum(judged.detail.get("cost", 0.0) for judged in judgments))
         log.info("%s: %s", output, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+        if len(judgments) >= _TELLING and len(judgments) in (counts["satisfactory"], counts["unsatisfactory"]):
+            log.warning("the judge says the same of all %d responses: does it judge at all?", len(judgments))
 
 
 def _judge(cfg: OnlineConfig, responses: Sequence[Response], stage: Stage) -> None:

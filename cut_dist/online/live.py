@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -39,6 +38,8 @@ class Live:
         if self._live:
             self.refresh()
             self._live.stop()
+        else:
+            Console().print(rounds_table(read_rounds(self._online), self._cfg))
 
     def begin(self, number: int, stage: str) -> None:
         """The loop comes to a stage of round `number`."""
@@ -57,7 +58,7 @@ class Live:
             self._said = time.monotonic()
             [found] = [each for each in read_rounds(self._online) if each.number == self._where[0]] or [None]
             if found:
-                log.info("round %d: %s", found.number, _line(found, self._elapsed()))
+                log.info("round %d: %s", found.number, _line(found, self._where[1], self._elapsed()))
 
     def say(self, text: str) -> None:
         """A line above the table."""
@@ -66,10 +67,10 @@ class Live:
         else:
             log.info("%s", text)
 
-    def failed(self, stage: str, status: int, console: Path) -> None:
-        """Say that a stage failed, and the last it printed."""
+    def ended_early(self, stage: str, how: str, console: Path) -> None:
+        """Say how a stage ended before it was done, and the last it printed."""
         tail = console.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
-        self.say("\n".join([f"{stage} of round {self._where[0]} ended with status {status}. {console}:", *tail]))
+        self.say("\n".join([f"{stage} of round {self._where[0]} {how}. {console}:", *tail]))
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began
@@ -112,15 +113,14 @@ def _cells(each: RoundSummary, cfg: OnlineConfig) -> list[str]:
     return [str(each.number) if each.number else "before", generated, judged, perfect, counts, trained, evaluated]
 
 
-def _line(each: RoundSummary, elapsed: float) -> str:
-    parts = [f"{each.responses} responses", f"{each.judged} judged", f"{each.steps} steps"]
-    if each.train:
-        parts.append(f"loss {each.train['loss']:.4f}")
-    if each.cost:
-        parts.append(f"${each.cost:.2f}")
-    return ", ".join([*parts, f"{elapsed:.0f} s in this stage"])
-
-
-def show_rounds(cfg: OnlineConfig, online: Path) -> None:
-    """Print the table once, at the end."""
-    Console(file=sys.stdout).print(rounds_table(read_rounds(online), cfg))
+def _line(each: RoundSummary, stage: str, elapsed: float) -> str:
+    """How far a stage is, in words."""
+    loss = f", loss {each.train['loss']:.4f}" if each.train else ""
+    done = {
+        "generate": f"{each.responses} responses",
+        "judge": f"{each.judged} judged",
+        "train": f"{each.steps} steps{loss}",
+        "evaluate": f"{each.answers} answers",
+    }[stage]
+    cost = f", ${each.cost:.2f}" if each.cost else ""
+    return f"{stage}, {done}{cost}, {elapsed:.0f} s"

@@ -16,12 +16,14 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config import Config, ModelConfig, identity
-from cut_dist.online.child import NOT_FINISHED, run_child
+from cut_dist.model.resolve import resolve_model
+from cut_dist.online.child import NOT_FINISHED, StageEnded, run_child
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.files import RoundFiles
 from cut_dist.online.instructions import HELDOUT, sample_instructions
 from cut_dist.online.live import Live
 from cut_dist.online.page import write_report
+from cut_dist.online.server import serving
 from cut_dist.online.stage import read_manifest
 from cut_dist.online.summary import read_evaluation
 from cut_dist.online.triplets import make_triplets
@@ -68,14 +70,6 @@ def run_rounds(cfg: OnlineConfig) -> int:
     return 0
 
 
-class StageEnded(Exception):
-    """The loop ends here, with this exit status; what there is to say has been said."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
 class Loop:
     """The rounds of one online run, each stage done or found done."""
 
@@ -107,10 +101,22 @@ class Loop:
         Raises:
             StageEnded: it failed, was stopped, or waits for a person.
         """
-        self.live.begin(files.number, name)
         if self._done(name, files):
             return
+        self.live.begin(files.number, name)
         cfg = stage_config(self.cfg, name, files, model)
+        if self.cfg.generator.serve and name in ("generate", "evaluate"):
+            console = files.console(f"{name}_server")
+            with serving(self.cfg, resolve_model(model.name_or_path), console, self.stop_asked) as url:
+                cfg.generator = dataclasses.replace(
+                    cfg.generator, endpoint=dataclasses.replace(cfg.generator.endpoint, base_url=url)
+                )
+                self.run_stage(name, files, cfg)
+        else:
+            self.run_stage(name, files, cfg)
+
+    def run_stage(self, name: str, files: RoundFiles, cfg: Config) -> None:
+        """Start a stage's process with a configuration and see it to its end; raises as `stage`."""
         files.config(name).parent.mkdir(parents=True, exist_ok=True)
         durable.replace_file(files.config(name), yaml.safe_dump(dataclasses.asdict(cfg)).encode())
         command = [*self._starter(name), str(LAUNCH / f"{name}.py"), "--config-file", str(files.config(name))]
@@ -123,11 +129,14 @@ class Loop:
         )
         if status == 0 and self._done(name, files):
             return
-        if self.stop_asked() or status in (0, NOT_FINISHED):
+        if self.stop_asked():
             self.live.say(f"stopped in round {files.number}, {name}; the same command goes on")
-            raise StageEnded(NOT_FINISHED)
-        self.live.failed(name, status, files.console(name))
-        raise StageEnded(max(status, 1))
+        elif status in (0, NOT_FINISHED):
+            self.live.ended_early(name, "is not at its end; the same command goes on", files.console(name))
+        else:
+            self.live.ended_early(name, f"ended with status {status}", files.console(name))
+            raise StageEnded(max(status, 1))
+        raise StageEnded(NOT_FINISHED)
 
     def _done(self, name: str, files: RoundFiles) -> bool:
         """Whether a stage of a round is at its end. That its inputs are the same is for the stage to see."""

@@ -28,6 +28,7 @@ class RoundSummary:
         trained: whether training is at its end.
         before: held-out (or else training sample's) metrics at the start of training, `after` at its end.
         train: the last training record.
+        answers: answers to the held-out instructions that are there.
         evaluation: suite → its numbers.
     """
 
@@ -43,6 +44,7 @@ class RoundSummary:
     before: Mapping[str, float] = field(default_factory=dict)
     after: Mapping[str, float] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
+    answers: int = 0
     evaluation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -80,6 +82,7 @@ def read_round(files: RoundFiles) -> RoundSummary:
         before=evaluations[0] if evaluations else {},
         after=evaluations[-1] if len(evaluations) > 1 else {},
         train=train[-1] if train else {},
+        answers=_count(files.evaluation / "responses.jsonl"),
         evaluation=read_evaluation(files),
     )
 

@@ -1,4 +1,4 @@
-"""A sweep as a SLURM job array, through submitit: each job is an element, and one task a node starts its ranks there."""
+"""A sweep as a SLURM job array, through submitit: a job is an element, and one task a node starts its ranks there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from cut_dist.config import ConfigError
 from cut_dist.process import StopSignal
 from cut_dist.run_folder import STOP_FILE, RunLock
 from cut_dist.sweep.ends import Ends, verdict
-from cut_dist.sweep.folder import COMPOSED_FILE, JobRecord, create_folders, read_job, record_lost, record_plan, stop_asked
+from cut_dist.sweep.folder import (
+    COMPOSED_FILE,
+    JobRecord,
+    create_folders,
+    read_job,
+    record_lost,
+    record_plan,
+    stop_asked,
+)
 from cut_dist.sweep.local_jobs import train_command
 from cut_dist.sweep.plan import Job, Sweep
 from cut_dist.sweep.progress import Progress
@@ -50,12 +58,12 @@ def submit(sweep: Sweep, stop: StopSignal) -> int:
 
 def _shape(sweep: Sweep) -> tuple[int, int]:
     """Nodes of a job, and ranks on each."""
-    settings = sweep.settings
-    if "tasks_per_node" in settings.submitit:
+    settings, asked = sweep.settings, sweep.settings.submitit or {}
+    if "tasks_per_node" in asked:
         raise ConfigError("sweep.submitit.tasks_per_node is always 1, a task starts all ranks of its node: set "
                           "sweep.ranks_per_job, or sweep.submitit.gpus_per_node.")  # fmt: skip
-    nodes = settings.submitit.get("nodes", 1)
-    ranks = settings.ranks_per_job or nodes * max(1, settings.submitit.get("gpus_per_node", 0))
+    nodes = asked.get("nodes", 1)
+    ranks = settings.ranks_per_job or nodes * max(1, asked.get("gpus_per_node", 0))
     if ranks % nodes:
         raise ConfigError(f"sweep.ranks_per_job={ranks} can't be shared out evenly to {nodes} nodes.")
     return nodes, ranks // nodes
@@ -66,12 +74,11 @@ def _executor(sweep: Sweep, nodes: int) -> submitit.AutoExecutor:
     root = str(Path(__file__).resolve().parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     settings = sweep.settings
+    ours = {"name": sweep.name, "nodes": nodes, "tasks_per_node": 1, "slurm_array_parallelism": settings.jobs_at_a_time,
+            "slurm_srun_args": ["--kill-on-bad-exit=1"]}  # fmt: skip
     try:
         executor = submitit.AutoExecutor(folder=sweep.folder.resolve() / ".submitit", cluster=settings.cluster)
-        executor.update_parameters(
-            name=sweep.name, nodes=nodes, tasks_per_node=1, slurm_array_parallelism=settings.jobs_at_a_time,
-            slurm_srun_args=["--kill-on-bad-exit=1"], **{"timeout_min": 24 * 60, **settings.submitit, "nodes": nodes},
-        )  # fmt: skip
+        executor.update_parameters(**{"timeout_min": 24 * 60, **(settings.submitit or {}), **ours})
     except (NameError, TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"sweep.submitit={settings.submitit}: {' '.join(str(error).split())}") from error
     return executor
@@ -84,12 +91,18 @@ def _wait(sweep: Sweep, running: dict[submitit.Job, Job], stop: StopSignal, prog
         time.sleep(TICK_S)
         if not stopped and (stop.asked or stop_asked(sweep.folder)):
             stopped = closed = True
-            _stop(running)
+            _cancel_waiting(running)
+            for job in running.values():  # those that run save and end
+                (job.folder / STOP_FILE).touch()
+        if stop.signals > 1:
+            for handle in running:
+                handle.cancel(check=False)
         for handle in [handle for handle in running if handle.done()]:
             job = running.pop(handle)
             record = read_job(job.folder)
             if record and record["status"] == "running":  # its node is gone, or another node's ranks have failed
-                record = record_lost(job, f"SLURM job {handle.job_id} ended, {handle.state}; see {handle.paths.stderr}")
+                reason = f"SLURM job {handle.job_id} ended, {handle.state}; see {handle.paths.stderr}"
+                record = record_lost(job, "stopped" if stopped else "failed", reason)
             if record:
                 progress.ended(job, record["status"], record["reason"], record["seconds"])
             if record and record["status"] == "failed" and sweep.settings.on_failure == "stop" and not closed:
@@ -98,14 +111,8 @@ def _wait(sweep: Sweep, running: dict[submitit.Job, Job], stop: StopSignal, prog
     return stopped
 
 
-def _stop(running: dict[submitit.Job, Job]) -> None:
-    """Let those that run save and end; take the others from the queue."""
-    _cancel_waiting(running)
-    for job in running.values():
-        (job.folder / STOP_FILE).touch()
-
-
 def _cancel_waiting(running: dict[submitit.Job, Job]) -> None:
+    """Take from the queue what has not begun."""
     for handle, job in running.items():
         if (read_job(job.folder) or {}).get("status") != "running":
             handle.cancel(check=False)
@@ -126,7 +133,7 @@ class NodeOfJob(submitit.helpers.Checkpointable):
         self._ends: Ends | None = None
 
     def __call__(self) -> tuple[str, int, str | None]:
-        """Status, exit code and reason, as far as this node sees; raises where its ranks failed, which ends the others."""
+        """Status, exit code and reason, as this node sees it; raises where its ranks failed, which ends the others."""
         here = submitit.JobEnvironment()
         node, ranks, folder = here.global_rank, self._ranks, self._job.folder
         port = 20000 + int(hashlib.sha256(here.job_id.encode()).hexdigest(), 16) % 12768  # the same on all nodes

@@ -132,9 +132,9 @@ class JobRecord:
         durable.replace_file(self.job.folder / JOB_FILE, _json(self._content | written))
 
 
-def record_lost(job: Job, reason: str) -> dict[str, Any]:
-    """Mark a job as failed whose own record was never ended; returns job.json."""
-    record = read_job(job.folder) | {"status": "failed", "reason": reason}
+def record_lost(job: Job, status: str, reason: str) -> dict[str, Any]:
+    """End the record of a job whose own process could not; returns job.json."""
+    record = read_job(job.folder) | {"status": status, "reason": reason}
     durable.replace_file(job.folder / JOB_FILE, _json(record))
     return record
 

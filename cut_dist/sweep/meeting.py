@@ -20,7 +20,7 @@ from cut_dist.preflight import port_taken
 GATHER_S = 600.0  # imports from a busy shared disk, and rank 0 has the whole sweep to compose
 _LONGEST = 1 << 16  # bytes of a line
 _RETRY_S = 0.3
-_ANSWER_S = 10.0  # in which rank 0, if that is who listens, says welcome
+_ANSWER_S = 5.0  # in which rank 0, if that is who listens, says welcome
 
 Message = dict[str, Any]
 

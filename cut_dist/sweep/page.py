@@ -8,8 +8,7 @@ from typing import Any
 
 from cut_dist import charts
 from cut_dist.figure import describe
-from cut_dist.lineage import LINEAGE_FILE, redact
-from cut_dist.run_folder import IDENTITY_FILE
+from cut_dist.lineage import redact
 from cut_dist.sweep import page_charts
 from cut_dist.sweep.ranking import duration, key_labels, number, ordered, settings, short_label, shown_metrics
 from cut_dist.sweep.results import Direction, JobResult, SweepResult
@@ -58,15 +57,18 @@ def _best(sweep: SweepResult, jobs: list[JobResult], placed: dict[int, int], met
 def _what_was_run(sweep: SweepResult) -> str:
     values = "; ".join(f"{key} = {', '.join(options)}" for key, options in sweep.swept.items())
     facts = {"command": f"<code>{escape(shlex.join(redact(sweep.command)))}</code>", "swept": escape(values)}
-    runs = [folder for job in sweep.jobs if _is_run(folder := sweep.folder / job.name)]
-    if runs:
-        described = [describe(folder) for folder in runs]
+    described = [run for job in sweep.jobs if (run := _described(sweep.folder / job.name))]
+    if described:
         facts |= {name: escape(text) for name, text in _facts(described).items()}
     return f"<dl>{''.join(f'<dt>{name}</dt><dd>{text}</dd>' for name, text in facts.items())}</dl>"
 
 
-def _is_run(folder: Path) -> bool:
-    return (folder / LINEAGE_FILE).is_file() and (folder / IDENTITY_FILE).is_file()
+def _described(folder: Path) -> dict[str, Any] | None:
+    """What a job ran on; None where it has not begun, or its records are damaged."""
+    try:
+        return describe(folder)
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _facts(described: list[dict[str, Any]]) -> dict[str, str]:

@@ -92,7 +92,7 @@ class Composer:
         self.base = self._compose([*self._fixed, *first])
         taken = {text.lstrip("+~").partition("=")[0] for text in self._fixed} | set(typed)
         with _hydra():
-            self.swept = params_overrides(self.base.sweep.params, taken) | typed
+            self.swept = params_overrides(self.base.sweep.params or {}, taken) | typed
         self.name = self.base.sweep.name or self.base.run.experiment
         self._check()
 

@@ -33,7 +33,7 @@ class RankProcess:
         self.rank, self._port = int(env["RANK"]), int(env["MASTER_PORT"])
         self._output = folder / (CONSOLE_FILE if self.rank == 0 else f"console.rank{self.rank}.log")
         self._killed: str | None = None
-        self._ended = False
+        self._ended = self._asked = False
         with self._output.open("ab") as file:
             self._offset = file.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
@@ -55,8 +55,12 @@ class RankProcess:
         return End(self.rank, status, reason)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM: training saves and ends after the step at hand, once all ranks have heard of it."""
-        if not self._ended:
+        """SIGTERM, once: training saves and ends after the step at hand, when all ranks have heard of it.
+
+        A second one could come when Python is about to end and handles no signals any more.
+        """
+        if not self._ended and not self._asked:
+            self._asked = True
             with suppress(ProcessLookupError):
                 self._process.terminate()
 

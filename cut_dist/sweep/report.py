@@ -17,19 +17,22 @@ log = logging.getLogger(__name__)
 
 
 def write_report(
-    folder: Path, metric: str = "loss", direction: Direction = "min", console: Console | None = None
+    folder: Path, metric: str | None = None, direction: Direction = "min", console: Console | None = None
 ) -> None:
     """Read the sweep in `folder`, finished or not, write its results.csv and report.html, and print the ranking.
 
     Args:
-        metric: what jobs are ranked by, one of `results.METRICS` or `verifiable_<name>`.
-        direction: which end of it is the better one.
+        metric: what jobs are ranked by, one of `results.METRICS` or `verifiable_<name>`; None takes the sweep's own,
+            with its direction.
+        direction: which end of `metric` is the better one.
         console: where to print; the terminal by default.
 
     Raises:
         SweepError: `folder` is no sweep's, or no such metric exists.
     """
     sweep = read_sweep(folder)
+    if metric is None:
+        metric, direction = sweep.metric, sweep.direction
     placed = ranks(sweep, metric, direction)
     path = folder / REPORT_FILE
     if not charts.available():

@@ -54,13 +54,20 @@ class JobResult:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """A sweep as its folder tells it; `swept` is key → values as text, in the order given."""
+    """A sweep as its folder tells it.
+
+    Attributes:
+        swept: key → values as text, in the order given.
+        metric, direction: what its jobs are ranked by unless one asks for another; the loss where sweep.json has none.
+    """
 
     folder: Path
     name: str
     command: list[str]
     swept: dict[str, list[str]]
     jobs: list[JobResult]
+    metric: str
+    direction: Direction
 
 
 def read_sweep(folder: Path) -> SweepResult:
@@ -74,10 +81,11 @@ def read_sweep(folder: Path) -> SweepResult:
         raise SweepError(f"{folder} has no {SWEEP_FILE}: give the folder of a sweep, sweeps/<name>")
     sweep = json.loads(path.read_bytes())
     jobs = [_read_job(folder / job["name"], job) for job in sorted(sweep["jobs"], key=lambda job: job["index"])]
-    return SweepResult(folder, sweep["name"], list(sweep["command"]), sweep["swept"], jobs)
+    ranked_by = sweep.get("metric", "loss"), sweep.get("direction", "min")
+    return SweepResult(folder, sweep["name"], list(sweep["command"]), sweep["swept"], jobs, *ranked_by)
 
 
-def ranks(sweep: SweepResult, metric: str = "loss", direction: Direction = "min") -> dict[int, int]:
+def ranks(sweep: SweepResult, metric: str, direction: Direction) -> dict[int, int]:
     """Job index → rank from 1, the best first; equal values share a rank and the next one is left out.
 
     Only finished jobs in which `metric` is a finite number take part, so there may be none.

@@ -109,7 +109,7 @@ class _Lead(_Rank):
             self.meeting = Leader(self.address, self.port, self.world_size, self.sweep, self.stop_asked)
         except Lost as lost:
             log.error("%s", lost)
-            return progress.end(stopped=True)
+            return progress.end(self.stop_asked())
         lost = False
         for job in progress.waiting(self.plan.jobs):
             if self.stop_asked() or lost:
@@ -121,7 +121,7 @@ class _Lead(_Rank):
                 status, code, reason = verdict(ends, job.folder, self.stop_asked())
             except Lost as error:
                 lost = True
-                status, code, reason = "failed", None, str(error)
+                status, code, reason = "stopped" if self.stop_asked() else "failed", None, str(error)
             progress.ended(job, status, reason, record.ended(status, code, reason))
             if status == "failed" and self.plan.settings.on_failure == "stop":
                 break
@@ -131,7 +131,7 @@ class _Lead(_Rank):
     def _run(self, job: Job) -> Ends:
         """One job on all ranks. Raises Lost where a supervisor is gone; the ranks that are left have ended then."""
         ends, asked, killed = Ends(self.world_size), False, False
-        port = free_port()
+        port = free_port(taken={self.port})
         try:
             self.meeting.tell({"do": "start", "folder": str(job.folder), "port": port})
             self.start(job.folder, port)
