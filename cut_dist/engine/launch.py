@@ -103,13 +103,13 @@ def broadcast_object(value, ranks: Ranks):
 class StopSignal:
     """Whether this process was asked to checkpoint and stop: by SIGTERM, or by the end of the `deepspeed` command.
 
-    That command starts one launcher a node, which starts the ranks. Linux tells a process of its parent's end only, so
-    the command, the parent's parent, is looked for: without it the ranks would train on as orphans.
+    That command starts one launcher a node, on several nodes by ssh, and it starts the ranks. Linux tells a process of
+    its parent's end only, so what started the launcher is looked for: without it the ranks would train on as orphans.
     """
 
     def __init__(self):
         self._signalled = False
-        self._command = _deepspeed_command()
+        self._commands = _commands_above()
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, *_) -> None:
@@ -117,7 +117,7 @@ class StopSignal:
 
     @property
     def asked(self) -> bool:
-        return self._signalled or (self._command is not None and not Path(f"/proc/{self._command}").exists())
+        return self._signalled or any(not Path(f"/proc/{process}").exists() for process in self._commands)
 
 
 def _meet(timeout_minutes: float) -> None:
@@ -152,17 +152,28 @@ def _not_met(timeout_minutes: float) -> str:
     )
 
 
-def _deepspeed_command() -> int | None:
-    """The process id of the `deepspeed` command that started this node's launcher; None if there is none."""
+def _commands_above() -> list[int]:
+    """The process ids of the `deepspeed` command that started this node's launcher, or of the ssh session that did."""
     try:
-        launcher = os.getppid()
-        if b"deepspeed.launcher.launch" not in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            return None
-        # "pid (name) state ppid ...": the name may hold spaces
-        command = int(Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[1])
-        return command if b"deepspeed" in Path(f"/proc/{command}/cmdline").read_bytes() else None
+        process = os.getppid()
+        if b"deepspeed.launcher.launch" not in _command_line(process):
+            return []
+        found = []
+        while True:
+            # "pid (name) state ppid ...": the name may hold spaces
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            command = _command_line(process)
+            if b"deepspeed" not in command and b"sshd" not in command:
+                return found
+            found.append(process)
+            if b"deepspeed.launcher.launch" not in command:  # else it is a shell between sshd and the launcher
+                return found
     except OSError:
-        return None
+        return []
+
+
+def _command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def _die_with_launcher() -> None:
