@@ -24,7 +24,11 @@ from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
+<<<<<<< HEAD
 from cut_dist.wording import UserError
+=======
+from cut_dist.lineage import redact
+>>>>>>> cluster
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks
@@ -80,7 +84,7 @@ class Heartbeat:
 
     def __init__(self, folder: Path, ranks: Ranks, timeout_minutes: float, step: int = 0):
         self.step = step
-        self._folder, self._rank = folder / FOLDER, ranks.rank
+        self._folder, self._rank, self._alone = folder / FOLDER, ranks.rank, ranks.world_size == 1
         self._timeout_s = 60 * timeout_minutes
         self.interval_s = min(_INTERVAL_S, self._timeout_s / 10)
         self._over = threading.Event()
@@ -100,7 +104,7 @@ class Heartbeat:
             return
         at = _place(frame for frame, _ in walk_tb(traceback))
         if not (isinstance(error, Exception) and is_communication_error(error)):
-            self._write(at, ended=f"{type(error).__name__}: {first_line(error)}")
+            self._write(at, ended=redact(f"{type(error).__name__}: {first_line(error)}"))
             return
         self._write(at, ended=RankLost.__name__)
         beats = read_beats(self._folder.parent)
@@ -121,7 +125,7 @@ class Heartbeat:
             beat = self._write(_main_place())
             if (beat.step, beat.at) != last:
                 last, since, warned = (beat.step, beat.at), time.monotonic(), False
-            elif not warned and time.monotonic() - since > self._timeout_s / 2:
+            elif not (warned or self._alone) and time.monotonic() - since > self._timeout_s / 2:
                 warned = True
                 self._warn(time.monotonic() - since)
 

@@ -146,6 +146,7 @@ WRONG_VALUES = {
     "run.root": ["", "a\nb", "a\0b", None],
     "run.resume": [True, "yes"],
     "run.stop_after": [0],
+    "run.timeout_minutes": [0, -1.0, 1441],
     "run.export": [None],
     "data.path": ["", None, 3],
     "data.format": ["csv"],
@@ -339,6 +340,7 @@ def test_assets_stay_inside_the_package():
 
 OTHER_VALUES = {
     "run.name": "other", "run.root": "elsewhere", "run.stop_after": 3, "run.experiment": "other",
+    "run.timeout_minutes": 5,
     "tracker.name": "none", "tracker.tags": ["a"], "eval.every": 5, "eval.generations": 0, "checkpoint.every": 7,
     "checkpoint.keep_last": 5,
     "data.cache_dir": "cache", "model.attention": "sdpa", "model.checkpointing": "none", "train.micro_batch_tokens": 99,

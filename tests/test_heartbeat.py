@@ -23,7 +23,7 @@ def beat(rank: int, *, age: float = 0.0, step: int = 7, at: str = "train.py:117"
 
 
 def ranks(rank: int) -> SimpleNamespace:
-    return SimpleNamespace(rank=rank, is_main=rank == 0)
+    return SimpleNamespace(rank=rank, world_size=3)
 
 
 def leave(folder, *beats: Beat) -> None:
@@ -61,6 +61,13 @@ def test_a_communication_error_becomes_a_sentence_with_the_silent_rank_and_the_r
     assert "the same command continues" in said and str(error) in said and "node2" not in said
     assert caught.value.__cause__ is error
     assert read_beats(tmp_path)[0].ended == "RankLost"
+
+
+def test_no_secret_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "canary-1234567890")
+    with pytest.raises(ValueError), Heartbeat(tmp_path, ranks(1), 30):
+        raise ValueError("no such place: https://hub/?token=canary-1234567890")
+    assert "canary" not in (tmp_path / "ranks/00001.json").read_text() and "ValueError" in read_beats(tmp_path)[0].ended
 
 
 def test_another_error_passes_and_is_left_for_the_others_to_tell(tmp_path):

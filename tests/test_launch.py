@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -63,3 +67,47 @@ def test_only_communication_errors_are_told_as_such(rank_0_of_2, monkeypatch, er
     with pytest.raises(raised) as caught:
         launch._meet(30)
     assert type(caught.value) is raised and str(error) in str(caught.value)
+
+
+# Each process starts the next one of $CHAIN, under the name that stands there.
+LINK = """
+import os, subprocess, time
+name, _, rest = os.environ["CHAIN"].partition("|")
+if rest:
+    environment = {**os.environ, "CHAIN": rest}
+    command = [rest.partition("|")[0], "-c", os.environ["LINK"]]
+    subprocess.Popen(command, executable=os.environ["PYTHON"], env=environment).wait()
+else:
+    from cut_dist.engine.launch import StopSignal
+    stop = StopSignal()
+    print(f"ready {stop.asked}", flush=True)
+    while not stop.asked:
+        time.sleep(0.05)
+    print("asked to stop", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        ["deepspeed launch/train.py"],
+        ["sshd: user@notty"],
+        ["sshd-session: user@notty", "sh -c cd runs; python -m deepspeed.launcher.launch"],
+    ],
+)
+def test_ranks_stop_when_what_started_their_launcher_ends(root, above):
+    """A launcher that ssh started does not notice that the session is over, and its ranks would train on."""
+    chain = [*above, "python -m deepspeed.launcher.launch", sys.executable]
+    environment = {"CHAIN": "|".join(chain), "LINK": LINK, "PYTHON": sys.executable}
+    process = subprocess.Popen(
+        [chain[0], "-c", LINK], executable=sys.executable, text=True, stdout=subprocess.PIPE, start_new_session=True,
+        env={**os.environ, **environment, "PYTHONPATH": str(root), "DS_ACCELERATOR": "cpu"},
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline() == "ready False\n"
+        process.kill()
+        process.wait()
+        assert process.stdout.readline() == "asked to stop\n"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -141,6 +141,14 @@ def test_a_run_that_fails_is_not_put_back(cluster, tmp_path):
     assert process.returncode == 3 and requeued(tmp_path) == []
 
 
+def test_a_mistake_ends_the_job_before_any_task_starts(cluster, root, tmp_path):
+    (tmp_path / "bin/srun").write_text('#!/bin/sh\ntouch "$LOG/ranks"\n')
+    process = cluster("train.sbatch", "+experiment=smok", PYTHON=sys.executable, SLURM_SUBMIT_DIR=str(root))
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 2 and "did you mean" in output and "Traceback" not in output
+    assert not (tmp_path / "ranks").exists() and requeued(tmp_path) == []
+
+
 @pytest.mark.parametrize(("on_term", "put_back"), [("75", ["4711"]), ("0", []), ("1", [])])
 def test_online_rounds_are_put_back_by_their_status(cluster, tmp_path, on_term, put_back):
     process = cluster("online.sbatch", "+experiment=smoke", AS="waits", ON_TERM=on_term, SAVE_S="60")

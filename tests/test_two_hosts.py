@@ -102,10 +102,8 @@ def test_a_cut_link_ends_all_with_a_sentence_and_the_same_command_continues(root
     process = hosts.deepspeed(command)
     wait_for_step(process, folder, 12)
     hosts.cut_link()
-    cut = time.monotonic()
-    output = output_of(process, 100)
-    # the timeout, 5 s in which rank 1 lets rank 0 speak, and what the launchers take to notice
-    assert time.monotonic() - cut < 60 * TIMEOUT_MINUTES + 40
+    # beside the timeout: 5 s in which rank 1 lets rank 0 speak, and what the launchers take to notice on a busy machine
+    output = output_of(process, 60 * TIMEOUT_MINUTES + 60)
     assert process.returncode == 1
     assert not hosts.processes()
     for rank, prefix in enumerate(("node1: error: After", r"node2: error: \[rank 1\] After")):

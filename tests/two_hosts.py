@@ -16,6 +16,8 @@ import textwrap
 from contextlib import suppress
 from pathlib import Path
 
+import pyroute2  # noqa: F401  the tests require it: where it is missing, that is a failure and no reason to skip
+
 ADDRESSES = {"node1": "10.231.7.1", "node2": "10.231.7.2"}
 INTERFACE = "link0"
 

@@ -118,6 +118,8 @@ class Loop:
         if self._done(name, files):
             return
         self.live.begin(files.number, name)
+        if name == "judge" and self.cfg.judge.name == "human":
+            self.live.say(f"a person judges; where, is said in {files.console(name)}")
         cfg = stage_config(self.cfg, name, files, model)
         if self.cfg.generator.serve and name in ("generate", "evaluate"):
             console = files.console(f"{name}_server")
