@@ -24,11 +24,8 @@ from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-<<<<<<< HEAD
-from cut_dist.wording import UserError
-=======
 from cut_dist.lineage import redact
->>>>>>> cluster
+from cut_dist.wording import UserError
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks

@@ -21,8 +21,8 @@ _PORTS = range(20000, 32768)
 class StopSignal:
     """Whether this process was asked to checkpoint and stop: by SIGTERM, or by the end of the `deepspeed` command.
 
-    That command starts one launcher a node, which starts the ranks. Linux tells a process of its parent's end only, so
-    the command, the parent's parent, is looked for: without it the ranks would train on as orphans.
+    That command starts one launcher a node, on several nodes by ssh, and it starts the ranks. Linux tells a process of
+    its parent's end only, so what started the launcher is looked for: without it the ranks would train on as orphans.
 
     Args:
         interrupt: take SIGINT for the same; without, it ends the process as usual.
@@ -30,7 +30,7 @@ class StopSignal:
 
     def __init__(self, interrupt: bool = False):
         self.signals = 0  # how many came
-        self._command = _deepspeed_command()
+        self._commands = _commands_above()
         for number in (signal.SIGTERM, *([signal.SIGINT] if interrupt else [])):
             signal.signal(number, self._on_signal)
 
@@ -39,20 +39,31 @@ class StopSignal:
 
     @property
     def asked(self) -> bool:
-        return self.signals > 0 or (self._command is not None and not Path(f"/proc/{self._command}").exists())
+        return self.signals > 0 or any(not Path(f"/proc/{process}").exists() for process in self._commands)
 
 
-def _deepspeed_command() -> int | None:
-    """The process id of the `deepspeed` command that started this node's launcher; None if there is none."""
+def _commands_above() -> list[int]:
+    """The process ids of the `deepspeed` command that started this node's launcher, or of the ssh session that did."""
     try:
-        launcher = os.getppid()
-        if b"deepspeed.launcher.launch" not in Path(f"/proc/{launcher}/cmdline").read_bytes():
-            return None
-        # "pid (name) state ppid ...": the name may hold spaces
-        command = int(Path(f"/proc/{launcher}/stat").read_text().rpartition(")")[2].split()[1])
-        return command if b"deepspeed" in Path(f"/proc/{command}/cmdline").read_bytes() else None
+        process = os.getppid()
+        if b"deepspeed.launcher.launch" not in _command_line(process):
+            return []
+        found = []
+        while True:
+            # "pid (name) state ppid ...": the name may hold spaces
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            command = _command_line(process)
+            if b"deepspeed" not in command and b"sshd" not in command:
+                return found
+            found.append(process)
+            if b"deepspeed.launcher.launch" not in command:  # else it is a shell between sshd and the launcher
+                return found
     except OSError:
-        return None
+        return []
+
+
+def _command_line(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def die_with_parent() -> None:

@@ -78,7 +78,7 @@ if rest:
     command = [rest.partition("|")[0], "-c", os.environ["LINK"]]
     subprocess.Popen(command, executable=os.environ["PYTHON"], env=environment).wait()
 else:
-    from cut_dist.engine.launch import StopSignal
+    from cut_dist.process import StopSignal
     stop = StopSignal()
     print(f"ready {stop.asked}", flush=True)
     while not stop.asked:

@@ -84,29 +84,6 @@ def broadcast_object(value, ranks: Ranks):
     return box[0]
 
 
-<<<<<<< HEAD
-=======
-class StopSignal:
-    """Whether this process was asked to checkpoint and stop: by SIGTERM, or by the end of the `deepspeed` command.
-
-    That command starts one launcher a node, on several nodes by ssh, and it starts the ranks. Linux tells a process of
-    its parent's end only, so what started the launcher is looked for: without it the ranks would train on as orphans.
-    """
-
-    def __init__(self):
-        self._signalled = False
-        self._commands = _commands_above()
-        signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, *_) -> None:
-        self._signalled = True
-
-    @property
-    def asked(self) -> bool:
-        return self._signalled or any(not Path(f"/proc/{process}").exists() for process in self._commands)
-
-
->>>>>>> cluster
 def _meet(timeout_minutes: float) -> None:
     """Join the process group, or raise RankLost."""
     # where gloo's connection comes to nothing at the other end, this end waits beyond any timeout
@@ -137,42 +114,3 @@ def _not_met(timeout_minutes: float) -> str:
         "Each must have started, reach that port of rank 0's host, and reach the other hosts on the network that "
         "GLOO_SOCKET_IFNAME (CPU) or NCCL_SOCKET_IFNAME (GPU) names; docs/cluster.md says how to look."
     )
-<<<<<<< HEAD
-=======
-
-
-def _commands_above() -> list[int]:
-    """The process ids of the `deepspeed` command that started this node's launcher, or of the ssh session that did."""
-    try:
-        process = os.getppid()
-        if b"deepspeed.launcher.launch" not in _command_line(process):
-            return []
-        found = []
-        while True:
-            # "pid (name) state ppid ...": the name may hold spaces
-            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-            command = _command_line(process)
-            if b"deepspeed" not in command and b"sshd" not in command:
-                return found
-            found.append(process)
-            if b"deepspeed.launcher.launch" not in command:  # else it is a shell between sshd and the launcher
-                return found
-    except OSError:
-        return []
-
-
-def _command_line(process: int) -> bytes:
-    return Path(f"/proc/{process}/cmdline").read_bytes()
-
-
-def _die_with_launcher() -> None:
-    """Ask Linux to send SIGTERM when the launcher dies: orphans would go on writing into the run's folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
->>>>>>> cluster
