@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from cut_dist.sweep.folder import CONSOLE_FILE, read_job, skip_finished
 from cut_dist.sweep.plan import Job, Sweep
+from cut_dist.sweep.report import write_report
 from cut_dist.wording import counted
 
 ALL_FINISHED, SOME_FAILED, STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, the same command goes on
@@ -41,7 +42,9 @@ class Progress:
         log.log(level, "%s: %s after %.0f s%s", self._place(job), status, seconds, f", {reason}" if reason else "")
 
     def end(self, stopped: bool) -> int:
-        """Print how many jobs finished and which failed and why, as the last lines; returns the exit code."""
+        """Write results.csv and report.html, print the ranking and, last, what became of all; returns the exit code."""
+        settings = self.sweep.settings
+        write_report(self.sweep.folder, settings.metric, settings.direction)
         records = {job.name: read_job(job.folder) or {"status": "waiting"} for job in self.sweep.jobs}
         counts: dict[str, int] = {}
         for record in records.values():

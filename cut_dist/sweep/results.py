@@ -13,8 +13,10 @@ from typing import Any, Literal
 from cut_dist import durable
 from cut_dist.metrics import MetricsError, read_metrics
 from cut_dist.report import ROWS
+from cut_dist.sweep.folder import JOB_FILE, SWEEP_FILE
+from cut_dist.wording import UserError
 
-SWEEP_FILE, JOB_FILE, EVALUATION_FILE, RESULTS_FILE = "sweep.json", "job.json", "evaluation.json", "results.csv"
+EVALUATION_FILE, RESULTS_FILE = "evaluation.json", "results.csv"
 VERIFIABLE = "verifiable_"
 
 # What every job reports; where an evaluation measured it there is verifiable_<name> too.
@@ -23,7 +25,7 @@ METRICS = (*ROWS, *(f"{name}_before" for name in ROWS), "train_loss", "steps", "
 Direction = Literal["min", "max"]
 
 
-class SweepError(RuntimeError):
+class SweepError(UserError, RuntimeError):
     """A folder is no sweep's, or a sweep can't be ranked as asked; the message says what to do."""
 
 
