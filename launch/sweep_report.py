@@ -6,8 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from cut_dist.sweep.metric import METRICS  # noqa: E402
 from cut_dist.sweep.report import write_report  # noqa: E402
-from cut_dist.sweep.results import METRICS, SweepError  # noqa: E402
+from cut_dist.sweep.results import SweepError  # noqa: E402
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split(":")[0])

@@ -9,7 +9,8 @@ import math
 import pytest
 from sweep_folder import SECONDS, TOKENS, jobs_of, write_job, write_sweep
 
-from cut_dist.sweep.results import METRICS, SweepError, ranks, read_sweep, write_csv
+from cut_dist.sweep.metric import METRICS
+from cut_dist.sweep.results import SweepError, ranks, read_sweep, write_csv
 
 SWEPT = {"objective.lam": ["1.1", "1.2"], "objective.alpha": ["0.5", "1"]}
 

@@ -75,7 +75,8 @@ def record_plan(sweep: Sweep) -> None:
         composed = yaml.safe_dump(dataclasses.asdict(job.cfg), sort_keys=False, allow_unicode=True)
         durable.replace_file(job.folder / COMPOSED_FILE, composed.encode())
     swept = {key: list(dict.fromkeys([*stored["swept"][key], *sweep.swept[key]])) for key in sweep.swept}
-    content = {"name": sweep.name, "command": command_line(), "swept": swept, "jobs": jobs}
+    ranked_by = {"metric": sweep.settings.metric, "direction": sweep.settings.direction}
+    content = {"name": sweep.name, "command": command_line(), "swept": swept, **ranked_by, "jobs": jobs}
     durable.replace_file(sweep.folder / SWEEP_FILE, _json(content))
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from cut_dist import charts
 from cut_dist.charts import Axis, Line
+from cut_dist.sweep.metric import VERIFIABLE
 from cut_dist.sweep.ranking import key_labels, metric_label, settings, short_label, shown_metrics
-from cut_dist.sweep.results import VERIFIABLE, Direction, JobResult, SweepResult
+from cut_dist.sweep.results import Direction, JobResult, SweepResult
 from cut_dist.web_page import escape
 
 _FIRST_KEYS = ("objective.lam", "objective.alpha", "objective.gamma")

@@ -17,6 +17,7 @@ from cut_dist.config_compose import conf_dir
 from cut_dist.data.triplets import DataError
 from cut_dist.preflight import require_inputs
 from cut_dist.sweep.grid import check_names, job_name, params_overrides, settings, split_overrides, values
+from cut_dist.sweep.metric import require_metric
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Composer:
         self._check()
 
     def _check(self) -> None:
+        require_metric(self.base.sweep.metric)
         if not self.swept:
             raise ConfigError("Nothing is swept: give several values, objective.lam=1.1,1.2, or sweep.params.")
         if any(text.startswith("run.name=") for text in self._fixed):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 from cut_dist.report import ROWS
-from cut_dist.sweep.results import VERIFIABLE, JobResult, SweepResult
+from cut_dist.sweep.metric import VERIFIABLE
+from cut_dist.sweep.results import JobResult, SweepResult
 
 _SYMBOLS = {"objective.lam": "λ", "objective.alpha": "α", "objective.gamma": "γ"}
 _SHORT = {

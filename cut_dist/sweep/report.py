@@ -22,7 +22,7 @@ def write_report(
     """Read the sweep in `folder`, finished or not, write its results.csv and report.html, and print the ranking.
 
     Args:
-        metric: what jobs are ranked by, one of `results.METRICS` or `verifiable_<name>`; None takes the sweep's own,
+        metric: what jobs are ranked by, one of `metric.METRICS` or `verifiable_<name>`; None takes the sweep's own,
             with its direction.
         direction: which end of `metric` is the better one.
         console: where to print; the terminal by default.

@@ -14,13 +14,10 @@ from cut_dist import durable
 from cut_dist.metrics import MetricsError, read_metrics
 from cut_dist.report import ROWS
 from cut_dist.sweep.folder import JOB_FILE, SWEEP_FILE
+from cut_dist.sweep.metric import METRICS, VERIFIABLE
 from cut_dist.wording import UserError
 
 EVALUATION_FILE, RESULTS_FILE = "evaluation.json", "results.csv"
-VERIFIABLE = "verifiable_"
-
-# What every job reports; where an evaluation measured it there is verifiable_<name> too.
-METRICS = (*ROWS, *(f"{name}_before" for name in ROWS), "train_loss", "steps", "tokens_per_s", "seconds")
 
 Direction = Literal["min", "max"]
 
