@@ -79,7 +79,7 @@ def read_sweep(folder: Path) -> SweepResult:
     if not path.is_file():
         raise SweepError(f"{folder} has no {SWEEP_FILE}: give the folder of a sweep, sweeps/<name>")
     sweep = json.loads(path.read_bytes())
-    jobs = [_read_job(folder / job["name"], job) for job in sorted(sweep["jobs"], key=lambda job: job["index"])]
+    jobs = [read_result(folder / job["name"], job) for job in sorted(sweep["jobs"], key=lambda job: job["index"])]
     ranked_by = sweep.get("metric", "loss"), sweep.get("direction", "min")
     return SweepResult(folder, sweep["name"], list(sweep["command"]), sweep["swept"], jobs, *ranked_by)
 
@@ -138,7 +138,12 @@ def _safe(text: str) -> str:
     return text
 
 
-def _read_job(folder: Path, described: dict[str, Any]) -> JobResult:
+def read_result(folder: Path, described: dict[str, Any]) -> JobResult:
+    """A job's result, as its folder tells it by now.
+
+    Args:
+        described: its index, name and overrides, as in sweep.json.
+    """
     problems: list[str] = []
 
     def read(name: str, reader: Any, default: Any) -> Any:
