@@ -14,7 +14,7 @@ from cut_dist import durable
 from cut_dist.metrics import MetricsError, read_metrics
 from cut_dist.report import ROWS
 from cut_dist.sweep.folder import JOB_FILE, SWEEP_FILE
-from cut_dist.sweep.metric import METRICS, VERIFIABLE
+from cut_dist.sweep.metric import METRICS, VERIFIABLE, is_metric
 from cut_dist.wording import UserError
 
 EVALUATION_FILE, RESULTS_FILE = "evaluation.json", "results.csv"
@@ -92,8 +92,7 @@ def ranks(sweep: SweepResult, metric: str, direction: Direction) -> dict[int, in
     Raises:
         SweepError: no job of a sweep could have such a metric.
     """
-    known = metric in METRICS or metric.startswith(VERIFIABLE)
-    if not known or direction not in ("min", "max"):
+    if not is_metric(metric) or direction not in ("min", "max"):
         measured = sorted({name for job in sweep.jobs for name in job.numbers if name.startswith(VERIFIABLE)})
         raise SweepError(
             f"a sweep is not ranked by {metric!r} ({direction}): choose one of {', '.join([*METRICS, *measured])}; "
