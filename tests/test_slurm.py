@@ -40,7 +40,7 @@ PYTHON = """#!/bin/bash
 [ "$1" = -c ] && exec {python} "$@"
 RUN=runs/smoke/x
 case "$*" in
-  *" -m "*"--cfg job") printf '   1  my sweeps/s/lam-1  objective.lam=1\n   2  my sweeps/s/lam-2  objective.lam=2\n'; exit ;;
+  *" -m "*"--cfg job") printf '   1  my sweeps/s/lam-1  seed=1\n   2  my sweeps/s/lam-2  seed=2\n'; exit ;;
   *"--cfg job"*) echo "run: {{root: runs, experiment: smoke, name: x}}"; exit ;;
   *" -m "*) RUN="my sweeps/s" ;;
 esac
