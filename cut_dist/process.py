@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import glob
 import os
@@ -33,6 +34,9 @@ class StopSignal:
         self._commands = _commands_above()
         for number in (signal.SIGTERM, *([signal.SIGINT] if interrupt else [])):
             signal.signal(number, self._on_signal)
+            # Python hands signals back to the system before it is gone. A second one, which a launcher sends to the
+            # ranks' children too, would then turn the exit status of a rank that has saved into a signal's.
+            atexit.register(signal.signal, number, signal.SIG_IGN)
 
     def _on_signal(self, *_) -> None:
         self.signals += 1

@@ -4,7 +4,6 @@
     told-R     rank R tells its user what is wrong  hang       never ends
     slow       ends when it is asked to, and saves  deaf       never ends, whatever it is asked
     exit-R     rank R exits with 3                  kill-R     rank R's supervisor is killed
-    finish-R   all finish but rank R, which hangs
 
 Each rank appends `<name> <rank> <port> <pid>` to `ranks.txt` where the sweep was started.
 """
@@ -36,7 +35,7 @@ def job(cfg: Config) -> int:
     Path(f"/dev/shm/deepspeed_test_buffer_{os.environ['MASTER_PORT']}_{rank}").touch()
     if which and int(which) == rank:
         act(kind)
-    elif which and kind != "finish":
+    elif which:
         wait_for_ever()
     if kind in ("hang", "deaf"):
         wait_for_ever()

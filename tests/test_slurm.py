@@ -38,16 +38,21 @@ esac
 # Stands for Python in the cheap cases: tells the configuration, notes its rank, and behaves as $AS says.
 PYTHON = """#!/bin/bash
 [ "$1" = -c ] && exec {python} "$@"
-case "$*" in *"--cfg job"*) echo "run: {{root: runs, experiment: smoke, name: x}}"; exit ;; esac
+RUN=runs/smoke/x
+case "$*" in
+  *" -m "*"--cfg job") printf '   1  my sweeps/s/lam-1  seed=1\n   2  my sweeps/s/lam-2  seed=2\n'; exit ;;
+  *"--cfg job"*) echo "run: {{root: runs, experiment: smoke, name: x}}"; exit ;;
+  *" -m "*) RUN="my sweeps/s" ;;
+esac
 echo "$RANK $LOCAL_RANK $WORLD_SIZE $LOCAL_SIZE $MASTER_ADDR $MASTER_PORT $*" >> "$LOG/ranks"
 trap 'touch "$LOG/terminated"; exit ${{ON_TERM:-143}}' TERM
-mkdir -p runs/smoke/x
+mkdir -p "$RUN"
 touch "$LOG/started$RANK"
 case "$AS" in
-  finishes) touch runs/smoke/x/finished.json ;;
+  finishes) touch "$RUN/finished.json" ;;
   fails) exit 3 ;;
-  stops) while [ ! -e runs/smoke/x/STOP ]; do sleep 0.1; done ;;
-  finishes-late) while [ ! -e runs/smoke/x/STOP ]; do sleep 0.1; done; touch runs/smoke/x/finished.json ;;
+  stops) while [ ! -e "$RUN/STOP" ]; do sleep 0.1; done; exit "${{STATUS:-0}}" ;;
+  finishes-late) while [ ! -e "$RUN/STOP" ]; do sleep 0.1; done; touch "$RUN/finished.json" ;;
   saves-for-long) while [ ! -e "$LOG/requeued" ]; do sleep 0.1; done; exit 1 ;;
   waits) while :; do sleep 0.1; done ;;
 esac
@@ -133,6 +138,16 @@ def test_at_the_time_limit_what_is_not_finished_is_put_back_once(cluster, tmp_pa
     output = process.communicate(timeout=60)[0]
     assert process.returncode == status, output
     assert requeued(tmp_path) == put_back
+
+
+@pytest.mark.parametrize(("status", "put_back"), [("75", ["4711"]), ("1", [])])
+def test_a_sweep_is_stopped_in_its_own_folder_and_put_back_by_its_status(cluster, tmp_path, status, put_back):
+    process = cluster("train.sbatch", "+experiment=smoke", "-m", "objective.lam=1,2", AS="stops", STATUS=status)
+    wait_for(process, *(tmp_path / f"started{rank}" for rank in range(4)))
+    process.send_signal(signal.SIGUSR1)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == int(status), output
+    assert "the run is my sweeps/s\n" in output and requeued(tmp_path) == put_back
 
 
 def test_a_run_that_fails_is_not_put_back(cluster, tmp_path):

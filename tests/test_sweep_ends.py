@@ -64,6 +64,7 @@ def test_verdicts(tmp_path):
     assert verdict(ended(well, killed), tmp_path, False) == ("failed", -9, "rank 1: killed by SIGKILL")
     mark_finished(tmp_path, {"steps": 1})
     assert verdict(ended(well), tmp_path, True) == ("finished", 0, None)
+    assert verdict(ended(well, killed), tmp_path, True) == ("finished", -9, "after its end rank 1: killed by SIGKILL")
 
 
 TRACEBACK = "Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory. Tried\nmore\n"

@@ -159,6 +159,13 @@ def test_a_sweep_may_grow_and_keeps_what_it_has():
     assert [job["name"] for job in plan["jobs"]][4:] == ["lam-3_seed-1", "lam-3_seed-2"]
 
 
+def test_a_secret_on_the_command_line_is_not_written_down(monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", "sk-0123456789")
+    monkeypatch.setattr("sys.argv", ["launch/train.py", "-m", "seed=1,2", "run.experiment=sk-0123456789"])
+    sweep = recorded("+experiment=smoke", "seed=1,2")
+    assert "sk-0123456789" not in (sweep.folder / "sweep.json").read_text()
+
+
 def test_another_configuration_under_the_same_name_is_refused_with_the_difference():
     recorded("+experiment=smoke", "objective.lam=1,2")
     with pytest.raises(RunFolderError, match=r"train.max_steps: 10 → 3\n.*choose another sweep.name"):

@@ -98,7 +98,8 @@ def test_a_follower_may_call_long_before_rank_0_listens_and_speak_before_all_are
 @pytest.mark.parametrize(
     "said",
     [b"", b"GET / HTTP/1.1\r\n\r\n", b"\xff\xfe\n", b"[1]\n", b'{"rank": 1}\n', b'{"rank": 1, "sweep": "another"}\n',
-     b'{"rank": 0, "sweep": "ours"}\n', b'{"rank": "1", "sweep": "ours"}\n', b'{"rank": 9, "sweep": "ours"}\n'],
+     b'{"rank": 0, "sweep": "ours"}\n', b'{"rank": "1", "sweep": "ours"}\n', b'{"rank": 9, "sweep": "ours"}\n',
+     b'{"rank": [1], "sweep": "ours"}\n'],
 )  # fmt: skip
 def test_a_stranger_is_sent_away_and_the_rank_still_gets_in(calls, said):
     def stranger():

@@ -148,6 +148,19 @@ def test_an_unknown_sweeper_is_one_sentence(sweep):
     assert code == 2 and "hydra/sweeper=optunna" in output and "Traceback" not in output
 
 
+@pytest.mark.parametrize("setting", ["sweep.cluster=local", "sweep.metric=verifiable_strict"])
+def test_what_a_search_cant_do_is_refused_before_its_first_job(sweep, setting):
+    code, output = sweep.run("hydra/sweeper=optuna", "objective.lam=interval(1.0,2.0)", setting)
+    assert code == 2 and f"error: {setting}: " in output.replace("'", "") and not sweep.started()
+
+
+def test_a_search_goes_by_any_number_that_jobs_report(sweep):
+    code, output = sweep.run("hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "objective.lam=interval(1.0,2.0)",
+                             "sweep.metric=seconds")  # fmt: skip
+    assert code == 0 and "2 jobs: 2 finished" in output
+    assert "best_value: " in (sweep.folder / "sweeps/smoke/optimization_results.yaml").read_text()
+
+
 def test_a_job_array_of_submitit_runs_the_same_jobs(sweep):
     code, output = sweep.run("objective.fake_judgment=ok,fail-1,fine", "sweep.cluster=local", "sweep.ranks_per_job=2",
                              "sweep.submitit={timeout_min: 2}", "sweep.jobs_at_a_time=2")  # fmt: skip

@@ -214,6 +214,8 @@ def test_the_command_makes_it_anew(sweep, root):
     done = subprocess.run([*command, str(sweep), "--metric", "p_others", "--max"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "the highest held-out p others first" in done.stdout and (sweep / "report.html").exists()
+    alone = subprocess.run([*command, str(sweep), "--max"], capture_output=True, text=True)
+    assert alone.returncode == 2 and "--max says which end of --metric is the better one" in alone.stderr
     for wrong, said in ((sweep.parent, "has no sweep.json"), (sweep, "is not ranked by 'nonsense'")):
         failed = subprocess.run([*command, str(wrong), "--metric", "nonsense"], capture_output=True, text=True)
         assert failed.returncode == 1 and said in failed.stderr and "Traceback" not in failed.stderr

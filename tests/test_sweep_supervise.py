@@ -227,6 +227,11 @@ def test_a_mistake_in_the_last_job_shows_before_the_first_one_starts(sweep):
     assert list(sweep.folder.iterdir()) == []
 
 
+def test_what_only_the_other_route_does_is_refused(sweep):
+    codes, output = sweep.run("objective.lam=1,2", "sweep.jobs_at_a_time=2", ranks=1)
+    assert codes == [2] and "sweep.jobs_at_a_time=2: is for python launch/sweep.py" in output
+
+
 def test_torchrun_is_refused(sweep, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     codes, output = sweep.run("objective.lam=1,2", ranks=1)

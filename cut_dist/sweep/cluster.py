@@ -50,8 +50,10 @@ def submit(sweep: Sweep, stop: StopSignal) -> int:
         progress = Progress(sweep)
         waiting = progress.waiting(sweep.jobs)
         executor = _executor(sweep, nodes)
-        with executor.batch():
-            handles = [executor.submit(NodeOfJob(job, ranks, train_command())) for job in waiting]
+        handles = []
+        if waiting:  # submitit warns of an empty array
+            with executor.batch():
+                handles = [executor.submit(NodeOfJob(job, ranks, train_command())) for job in waiting]
         stopped = _wait(sweep, dict(zip(handles, waiting)), stop, progress)
         return progress.end(stopped)
 
@@ -92,7 +94,8 @@ def _wait(sweep: Sweep, running: dict[submitit.Job, Job], stop: StopSignal, prog
         if not stopped and (stop.asked or stop_asked(sweep.folder)):
             stopped = closed = True
             _cancel_waiting(running)
-            for job in running.values():  # those that run save and end
+        if stopped:  # those that run save and end; again and again, for a run that begins removes what it finds
+            for job in running.values():
                 (job.folder / STOP_FILE).touch()
         if stop.signals > 1:
             for handle in running:

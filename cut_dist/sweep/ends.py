@@ -79,13 +79,14 @@ def verdict(ends: Ends, folder: Path, stop_asked: bool) -> tuple[str, int, str |
         Status ("finished", "failed" or "stopped"), exit code and reason.
     """
     cause = ends.cause
+    why = f"rank {cause.rank}: {cause.reason or described(cause.status)}" if cause else None
+    if read_finished(folder) is not None:  # a run's last act: what a rank does after it takes nothing away
+        return "finished", cause.status if cause else 0, why and f"after its end {why}"
     if cause is None:
-        if read_finished(folder) is not None:
-            return "finished", 0, None
         return "stopped", 0, "saved and stopped as asked"
     if stop_asked and all(end.status in (0, -signal.SIGTERM, -signal.SIGKILL) for end in ends.known):
         return "stopped", cause.status, "stopped before it could save"
-    return "failed", cause.status, f"rank {cause.rank}: {cause.reason or described(cause.status)}"
+    return "failed", cause.status, why
 
 
 def described(status: int) -> str:

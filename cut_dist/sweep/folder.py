@@ -24,6 +24,7 @@ import yaml
 
 from cut_dist import durable
 from cut_dist.config import Config, ConfigError
+from cut_dist.lineage import redact
 from cut_dist.run_folder import (
     IDENTITY_FILE,
     STOP_FILE,
@@ -76,7 +77,7 @@ def record_plan(sweep: Sweep) -> None:
         durable.replace_file(job.folder / COMPOSED_FILE, composed.encode())
     swept = {key: list(dict.fromkeys([*stored["swept"][key], *sweep.swept[key]])) for key in sweep.swept}
     ranked_by = {"metric": sweep.settings.metric, "direction": sweep.settings.direction}
-    content = {"name": sweep.name, "command": command_line(), "swept": swept, **ranked_by, "jobs": jobs}
+    content = {"name": sweep.name, "command": redact(command_line()), "swept": swept, **ranked_by, "jobs": jobs}
     durable.replace_file(sweep.folder / SWEEP_FILE, _json(content))
 
 

@@ -135,7 +135,7 @@ class Leader:
             if hello.get("sweep") != sweep or hello.get("rank") not in expected - set(self._peers):
                 raise ValueError
             peer.tell({"sweep": sweep})
-        except (Lost, ValueError):  # not one of ours, or half a line, which ours do not send
+        except (Lost, TypeError, ValueError):  # not one of ours, or half a line, which ours do not send
             self._selector.unregister(peer)
             peer.close()
             return

@@ -11,7 +11,12 @@ VERIFIABLE = "verifiable_"
 METRICS = (*ROWS, *(f"{name}_before" for name in ROWS), "train_loss", "steps", "tokens_per_s", "seconds")
 
 
+def is_metric(name: str) -> bool:
+    """Whether a job of a sweep could have such a number."""
+    return name in METRICS or name.startswith(VERIFIABLE)
+
+
 def require_metric(metric: str) -> None:
     """Raise a ConfigError unless a job of a sweep could have such a number."""
-    known = metric in METRICS or metric.startswith(VERIFIABLE)
-    require(known, "sweep.metric", metric, f"choose one of {', '.join(METRICS)}, {VERIFIABLE}strict, {VERIFIABLE}loose")
+    choices = f"choose one of {', '.join(METRICS)}, {VERIFIABLE}strict, {VERIFIABLE}loose"
+    require(is_metric(metric), "sweep.metric", metric, choices)

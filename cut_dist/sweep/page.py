@@ -126,6 +126,8 @@ def _ranking(
             "Loss is each job's own objective: λ, α and γ change what it counts, so between jobs that differ in them "
             "it says less than −log p, p of the tokens, or a measured accuracy."
         )
+    if "objective.lam" in sweep.swept:
+        notes.append("λ decides which tokens are inappropriate: jobs that differ in it measure p of different ones.")
     said = "".join(f'<p class="dim">{escape(note)}</p>' for note in notes)
     return f'<div class="ranking{" best" * bool(placed)}">{table(head, rows)}</div>{said}'
 

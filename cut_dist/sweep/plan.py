@@ -147,7 +147,10 @@ def plan(request: Request) -> Sweep:
     """
     composer = Composer(request)
     if composer.hydra:
-        raise ConfigError(f"{composer.hydra[0]!r}: another sweeper drives `python launch/sweep.py` only.")
+        raise ConfigError(
+            f"{composer.hydra[0]!r}: another sweeper drives `python launch/sweep.py` only, and proposes its jobs as it "
+            "goes, so --cfg can't list them."
+        )
     return composer.grid()
 
 

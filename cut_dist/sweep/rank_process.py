@@ -55,10 +55,7 @@ class RankProcess:
         return End(self.rank, status, reason)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM, once: training saves and ends after the step at hand, when all ranks have heard of it.
-
-        A second one could come when Python is about to end and handles no signals any more.
-        """
+        """SIGTERM, once: training saves and ends after the step at hand, when all ranks have heard of it."""
         if not self._ended and not self._asked:
             self._asked = True
             with suppress(ProcessLookupError):

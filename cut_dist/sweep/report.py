@@ -34,8 +34,9 @@ def write_report(
     if metric is None:
         metric, direction = sweep.metric, sweep.direction
     placed = ranks(sweep, metric, direction)
+    numbers = write_csv(sweep, placed)  # first: whatever happens to the page, these are there
     path = folder / REPORT_FILE
     if not charts.available():
         log.warning("%s has tables only: for its charts, %s, and make it anew", path, charts.REMEDY)
     durable.replace_file(path, page.render(sweep, placed, metric, direction).encode())
-    table.show(sweep, placed, metric, direction, [write_csv(sweep, placed), path], console)
+    table.show(sweep, placed, metric, direction, [numbers, path], console)

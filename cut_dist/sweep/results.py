@@ -14,7 +14,7 @@ from cut_dist import durable
 from cut_dist.metrics import MetricsError, read_metrics
 from cut_dist.report import ROWS
 from cut_dist.sweep.folder import JOB_FILE, SWEEP_FILE
-from cut_dist.sweep.metric import METRICS, VERIFIABLE
+from cut_dist.sweep.metric import METRICS, VERIFIABLE, is_metric
 from cut_dist.wording import UserError
 
 EVALUATION_FILE, RESULTS_FILE = "evaluation.json", "results.csv"
@@ -79,7 +79,7 @@ def read_sweep(folder: Path) -> SweepResult:
     if not path.is_file():
         raise SweepError(f"{folder} has no {SWEEP_FILE}: give the folder of a sweep, sweeps/<name>")
     sweep = json.loads(path.read_bytes())
-    jobs = [_read_job(folder / job["name"], job) for job in sorted(sweep["jobs"], key=lambda job: job["index"])]
+    jobs = [read_result(folder / job["name"], job) for job in sorted(sweep["jobs"], key=lambda job: job["index"])]
     ranked_by = sweep.get("metric", "loss"), sweep.get("direction", "min")
     return SweepResult(folder, sweep["name"], list(sweep["command"]), sweep["swept"], jobs, *ranked_by)
 
@@ -92,8 +92,7 @@ def ranks(sweep: SweepResult, metric: str, direction: Direction) -> dict[int, in
     Raises:
         SweepError: no job of a sweep could have such a metric.
     """
-    known = metric in METRICS or metric.startswith(VERIFIABLE)
-    if not known or direction not in ("min", "max"):
+    if not is_metric(metric) or direction not in ("min", "max"):
         measured = sorted({name for job in sweep.jobs for name in job.numbers if name.startswith(VERIFIABLE)})
         raise SweepError(
             f"a sweep is not ranked by {metric!r} ({direction}): choose one of {', '.join([*METRICS, *measured])}; "
@@ -138,7 +137,12 @@ def _safe(text: str) -> str:
     return text
 
 
-def _read_job(folder: Path, described: dict[str, Any]) -> JobResult:
+def read_result(folder: Path, described: dict[str, Any]) -> JobResult:
+    """A job's result, as its folder tells it by now.
+
+    Args:
+        described: its index, name and overrides, as in sweep.json.
+    """
     problems: list[str] = []
 
     def read(name: str, reader: Any, default: Any) -> Any:

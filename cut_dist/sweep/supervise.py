@@ -16,7 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cut_dist.config import ConfigError
+from cut_dist.config import ConfigError, SweepConfig
+from cut_dist.config_check import require
 from cut_dist.process import StopSignal, free_port
 from cut_dist.run_folder import RunLock
 from cut_dist.sweep.ends import End, Ends, verdict
@@ -49,10 +50,19 @@ def supervise(request: Request) -> int:
     if os.environ.get("RANK", "0") != "0":
         return _Follow(stop).run()
     sweep = plan(request)
+    _require_own_settings(sweep.settings)
     create_folders(sweep)
     with RunLock(sweep.folder):
         record_plan(sweep)
         return _Lead(sweep, stop).run()
+
+
+def _require_own_settings(settings: SweepConfig) -> None:
+    """Raise a ConfigError where the command asks for what only launch/sweep.py does."""
+    for key in ("jobs_at_a_time", "ranks_per_job", "cluster"):
+        value, unset = getattr(settings, key), getattr(SweepConfig(), key)
+        remedy = "is for python launch/sweep.py; launch/train.py -m trains one job after the other on all ranks"
+        require(value == unset, f"sweep.{key}", value, remedy)
 
 
 class _Rank:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -22,15 +21,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cut_dist.config import ConfigError
+from cut_dist.config import ConfigError, SweepConfig
+from cut_dist.config_check import require
 from cut_dist.config_compose import conf_dir, parse_override
-from cut_dist.metrics import read_metrics
 from cut_dist.process import StopSignal
 from cut_dist.run_folder import RunLock
 from cut_dist.sweep.folder import create_folders, read_job, record_plan
+from cut_dist.sweep.metric import VERIFIABLE
 from cut_dist.sweep.orchestrate import Pool
 from cut_dist.sweep.plan import Composer, Job, Sweep
 from cut_dist.sweep.progress import Progress
+from cut_dist.sweep.results import SweepError, read_result
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,9 @@ def search(composer: Composer, stop: StopSignal) -> int:
         0 if all jobs are finished, 1 if some failed, 75 if the sweep was stopped.
 
     Raises:
-        ConfigError: there is no such sweeper, or it can't search what is given.
+        ConfigError: there is no such sweeper, or it can't search what is given, by what is given, or there.
     """
+    _require_searchable(composer.base.sweep)
     swept = {key: [] for key in composer.swept}
     sweep = Sweep(composer.name, composer.base.sweep, swept, jobs=[])
     sweep.folder.mkdir(parents=True, exist_ok=True)
@@ -62,6 +64,13 @@ def search(composer: Composer, stop: StopSignal) -> int:
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(f"{' '.join(composer.hydra)}: {' '.join(str(error).split())[:400]}") from error
         return batches.progress.end(batches.pool.stop_asked())
+
+
+def _require_searchable(settings: SweepConfig) -> None:
+    here = "a sweeper waits for each batch of jobs, which run on this machine only: leave it out"
+    require(settings.cluster == "here", "sweep.cluster", settings.cluster, here)
+    trained = "is measured after training, by launch/evaluate.py: a search goes by what each job reports itself"
+    require(not settings.metric.startswith(VERIFIABLE), "sweep.metric", settings.metric, trained)
 
 
 class _Batches:
@@ -97,26 +106,14 @@ class _Batches:
         record = read_job(job.folder)
         if record["status"] != "finished":
             return JobReturn(status=JobStatus.FAILED, _return_value=RuntimeError(f"{job.name}: {record['reason']}"))
-        try:
-            value = last_value(job.folder, self._sweep.settings.metric)
-        except ConfigError as error:
+        metric = self._sweep.settings.metric
+        described = {"index": record["index"], "name": job.name, "overrides": job.overrides}
+        numbers = read_result(job.folder, described).numbers
+        if metric not in numbers:
+            error = SweepError(f"{job.folder} has no {metric}, which the search goes by; it has {', '.join(numbers)}")
             log.error("%s", error)
             return JobReturn(status=JobStatus.FAILED, _return_value=error)
-        return JobReturn(status=JobStatus.COMPLETED, _return_value=value)
-
-
-def last_value(folder: Path, metric: str) -> float:
-    """A number of the held-out triplets at a job's last evaluation.
-
-    Raises:
-        ConfigError: no evaluation has it; the message names those there are.
-    """
-    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["kind"] == "eval"]
-    last = {key.removeprefix("heldout/"): value for key, value in rows[-1].items()} if rows else {}
-    if metric not in last:
-        there = ", ".join(key for key in last if "/" not in key and key not in ("kind", "step")) or "none"
-        raise ConfigError(f"sweep.metric={metric}: {folder} has no such number; its last evaluation has {there}.")
-    return float(last[metric])
+        return JobReturn(status=JobStatus.COMPLETED, _return_value=numbers[metric])
 
 
 class _JobsLauncher(Launcher):
