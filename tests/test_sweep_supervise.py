@@ -185,6 +185,8 @@ def test_a_sweep_that_is_stopped_lets_the_job_save_and_goes_on_when_started_agai
     sweep.wait_for("sweeps/smoke/fake-judgment-slow/console.log")
     while len(sweep.started() if (sweep.folder / "ranks.txt").exists() else []) < 2:
         time.sleep(0.05)
+    for process in sweep.processes:
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(), "a supervisor stays light"
     STOPS[how](sweep)
     codes, output = sweep.wait()
     assert codes == [75, 0], output
