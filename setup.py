@@ -54,6 +54,8 @@ EXTRAS = {
         "tensorboard>=2.18",
         "lm_eval[hf]>=0.4.13",
         "rouge-score>=0.1.2",
+        "hydra-optuna-sweeper>=1.3",
+        "submitit>=1.5.4",
         "setuptools>=70.1",
         # Tested with 3.7.0, 3.7.1 and 3.9.0. PyTorch for CUDA pins its own: torch 2.12 3.7.0, torch 2.13 3.7.1.
         "triton>=3.7; sys_platform == 'linux'",
