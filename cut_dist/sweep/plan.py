@@ -161,8 +161,10 @@ def print_jobs(request: Request) -> None:
 
 
 def command_line() -> list[str]:
-    """The command as typed, without what the launcher adds for each rank."""
-    return [argument for argument in sys.argv if not argument.startswith(("--local_rank=", "--local-rank="))]
+    """The command without what the launcher adds for each rank, and without where the checkout lies."""
+    script = "/".join(Path(sys.argv[0]).parts[-2:])
+    typed = [argument for argument in sys.argv[1:] if not argument.startswith(("--local_rank=", "--local-rank="))]
+    return [script, *typed]
 
 
 def _hydra() -> AbstractContextManager:
