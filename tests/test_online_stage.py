@@ -94,6 +94,12 @@ def test_an_output_that_was_touched_is_not_taken(source, damage):
         assert not stage.done
 
 
+def test_a_missing_input_is_named(source):
+    source.unlink()
+    with pytest.raises(StageError, match="responses.jsonl: there is no such file .responses of the stage judge. in /"):
+        begin(source).__enter__()
+
+
 def test_one_process_at_a_time(source):
     with begin(source), pytest.raises(StageError, match="is being made by another process"):
         begin(source).__enter__()

@@ -34,11 +34,11 @@ class Live:
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, *_: object) -> None:
         if self._live:
             self.refresh()
             self._live.stop()
-        else:
+        elif kind is None:
             Console().print(rounds_table(read_rounds(self._online), self._cfg))
 
     def begin(self, number: int, stage: str) -> None:

@@ -17,7 +17,7 @@ import yaml
 from cut_dist import durable
 from cut_dist.config import Config, ModelConfig, identity
 from cut_dist.evaluation.answers import greedy
-from cut_dist.evaluation.driver import ON_INPUT
+from cut_dist.evaluation.driver import ON_INPUT, require_inputs
 from cut_dist.model.resolve import resolve_model
 from cut_dist.online.child import NOT_FINISHED, StageEnded, run_child
 from cut_dist.online.config import OnlineConfig
@@ -86,7 +86,10 @@ class Loop:
         """All rounds, one after the other."""
         first = self.cfg.model
         before = RoundFiles(self.online, 0)
+        # what is missing shows before anything slow begins
         sample_instructions(self.cfg, HELDOUT, before.heldout)
+        sample_instructions(self.cfg, 1, RoundFiles(self.online, 1).instructions)
+        require_inputs(stage_config(self.cfg, "evaluate", before, first))
         if self.cfg.online.evaluate_first:
             self.evaluate(before, first)
         model = first

@@ -113,9 +113,12 @@ def open_stage(
         settings: what changes its rows; plain JSON values. A stage is continued with the same inputs and settings only.
 
     Raises:
-        StageError: another process is at it, it was begun or done with other inputs or settings, or its output was
+        StageError: an input is missing, another process is at it, it was begun or done with other inputs or settings, or its output was
             changed afterwards.
     """
+    for each, path in inputs.items():
+        if not path.is_file():
+            raise StageError(f"{path}: there is no such file ({each} of the stage {name}) in {Path.cwd()}")
     output.parent.mkdir(parents=True, exist_ok=True)
     files = {each: {"file": str(path), "sha256": file_sha256(path)} for each, path in inputs.items()}
     identity = redact({"stage": name, "inputs": files, "settings": json.loads(json.dumps(settings))})
