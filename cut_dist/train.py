@@ -78,15 +78,9 @@ def train(cfg: Config) -> int:
 
 
 def run_training(
-    cfg: Config,
-    tokenizer: Tokenizer,
-    data: Prepared,
-    ranks: Ranks,
-    recorder: Recorder | None,
-    start: Start,
-    stop: StopSignal,
-    beat: Heartbeat,
-) -> int:
+    cfg: Config, tokenizer: Tokenizer, data: Prepared, ranks: Ranks, recorder: Recorder | None, start: Start,
+    stop: StopSignal, beat: Heartbeat,
+) -> int:  # fmt: skip
     """The training loop. `recorder` is rank 0's. Returns the exit status."""
     # ---- what there is: model, optimizer, the order of the data ------------------------------------------------------
     engine = build_engine(cfg, ranks)
