@@ -113,8 +113,8 @@ def open_stage(
         settings: what changes its rows; plain JSON values. A stage is continued with the same inputs and settings only.
 
     Raises:
-        StageError: an input is missing, another process is at it, it was begun or done with other inputs or settings, or its output was
-            changed afterwards.
+        StageError: an input is missing, another process is at it, it was begun or done with other inputs or
+            settings, or its output was changed afterwards.
     """
     for each, path in inputs.items():
         if not path.is_file():
