@@ -90,6 +90,7 @@ def test_an_output_that_was_touched_is_not_taken(source, damage):
     with pytest.raises(StageError, match="is not as it was when it was made"):
         begin(source).__enter__()
     manifest_path(stage.output).unlink()
+    stage.output.unlink(missing_ok=True)
     with begin(source) as stage:
         assert not stage.done
 
@@ -98,6 +99,32 @@ def test_a_missing_input_is_named(source):
     source.unlink()
     with pytest.raises(StageError, match="responses.jsonl: there is no such file .responses of the stage judge. in /"):
         begin(source).__enter__()
+
+
+def test_a_file_that_no_stage_made_is_not_written_over(source):
+    output = source.with_name("judgments.jsonl")
+    output.write_text("mine")
+    with pytest.raises(StageError, match="judgments.jsonl is there and was made by no stage"):
+        begin(source).__enter__()
+    with pytest.raises(StageError, match="responses.jsonl is there and was made by no stage"):
+        open_stage("judge", source, Judged, {"responses": source}, {}).__enter__()
+    assert output.read_text() == "mine" and source.read_text() == '{"id": "a"}\n'
+
+
+def test_killed_before_the_manifest_it_is_finished_again(source):
+    with begin(source) as stage:
+        stage.append(ROWS)
+        write_records(stage.output, ROWS)
+    with begin(source) as stage:
+        assert not stage.done and len(stage.rows) == 3
+        stage.finish(ROWS, {})
+
+
+def test_what_was_written_down_first_counts(source):
+    with begin(source) as stage:
+        stage.append(ROWS[:1])
+        stage.append([Judged("a", False, "Another sample of the same.")])
+        assert stage.rows == {"a": ROWS[0]}
 
 
 def test_one_process_at_a_time(source):

@@ -79,6 +79,41 @@ def test_earlier_rounds_are_mixed_in_once_each_and_the_same_again(tmp_path):
     assert again.read_bytes() == earlier[2].read_bytes()
 
 
+def test_where_they_come_from_is_told_of_files_of_the_same_name_and_of_a_folder_that_was_moved(tmp_path):
+    cfg = config("instructions=file", f"instructions.path={numbered(tmp_path, 'instructions.jsonl', 0, 99)}")
+    rounds, earlier = tmp_path / "x", []
+    sample_instructions(cfg, 1, rounds / "round_1" / "instructions.jsonl")
+    for number in (1, 2):
+        folder = rounds / f"round_{number}"
+        pairs = [(response(f"{number}-{i}"), Judged(f"{number}-{i}", True, None)) for i in range(4)]
+        files = judged_rows(folder, pairs)
+        make_triplets(config("online.mix_earlier=0.5"), number, *files, earlier, folder / "triplets.jsonl")
+        earlier.append(folder / "triplets.jsonl")
+    moved = rounds.rename(tmp_path / "moved")
+    made = provenance(moved / "round_1" / "instructions.jsonl")
+    assert made["inputs"]["instructions"]["made_by"] is None
+    first = provenance(moved / "round_2" / "triplets.jsonl")["inputs"]["round_1"]["made_by"]
+    assert first == provenance(moved / "round_1" / "triplets.jsonl") and first["settings"]["round"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["instructions.heldout=0"], "nothing is held out .*: give instructions.heldout, or"),
+        (["instructions=file", "instructions.path=x"], "nothing is held out .*: give instructions.heldout_path, or"),
+        (
+            ["instructions=file", "instructions.path=x", "instructions.heldout_path={bare}", "judge=human"],
+            "bare: the instruction 'a': .* the suite verifiable measures by metadata.checks",
+        ),
+    ],
+)
+def test_an_evaluation_that_could_not_measure_is_refused_at_the_start(tmp_path, overrides, said):
+    write_records(tmp_path / "bare", [Instruction("a", "Do it.")])
+    cfg = config(*(each.format(bare=tmp_path / "bare") for each in overrides))
+    with pytest.raises(StageError, match=said):
+        sample_instructions(cfg, HELDOUT, tmp_path / "heldout.jsonl")
+
+
 def numbered(tmp_path: Path, name: str, start: int, count: int) -> str:
     checks = {"checks": [{"kind": "no_commas", "params": {}}]}
     write_records(tmp_path / name, [Instruction(str(i), f"Do {i}.", checks) for i in range(start, start + count)])

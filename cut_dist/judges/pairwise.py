@@ -16,6 +16,7 @@ from cut_dist.judges.base import Judge, Judged, JudgeRequest
 from cut_dist.judges.human import ask
 from cut_dist.judges.human_form import COMPARE, Question
 from cut_dist.verifiable import judge as check
+from cut_dist.wording import UserError
 
 Outcome = Literal["win", "tie", "loss"]
 
@@ -79,7 +80,12 @@ class VerifiablePairs:
         for pair in pairs:
             if pair.id in done:
                 continue
-            ours, rival = (len(check(text, pair.metadata["checks"]).problems) for text in (pair.ours, pair.rival))
+            checks = pair.metadata.get("checks")
+            if not checks:
+                raise UserError(
+                    f"judge=verifiable: the instruction {pair.id} has no checks in its metadata; take another judge"
+                )
+            ours, rival = (len(check(text, checks).problems) for text in (pair.ours, pair.rival))
             outcome: Outcome = "win" if ours < rival else "loss" if rival < ours else "tie"
             yield Preference(pair.id, outcome, [outcome], {"judge": "verifiable", "problems": [ours, rival]})
 

@@ -14,6 +14,7 @@ from cut_dist.process import die_with_parent
 NOT_FINISHED = 75  # EX_TEMPFAIL: started again, the same command goes on
 _POLL_S = 0.5
 _KILL_AFTER_S = 60.0
+_KILL_TRAINING_AFTER_S = 600.0  # a step and a checkpoint of a large model take minutes
 
 
 class StageEnded(Exception):
@@ -38,7 +39,8 @@ def run_child(
         command: the program and its arguments.
         console: the file.
         watch: called twice a second meanwhile.
-        stop_asked: once true, the command is asked to end, and killed after a minute; its rows are on disk anyway.
+        stop_asked: once true, the command is asked to end, and killed after a minute (its rows are on disk anyway) or,
+            asked by `stop_file`, after ten.
         stop_file: what to touch to ask (training's STOP, after which it saves a checkpoint); without it, or before its
             folder is there, SIGTERM asks.
 
@@ -66,12 +68,14 @@ def run_child(
 
 
 def _stop(child: subprocess.Popen, stop_file: Path | None) -> int:
-    if stop_file and stop_file.parent.is_dir():
-        stop_file.touch()
-    else:
+    by_file = stop_file is not None and stop_file.parent.is_dir()
+    if not by_file:
         os.killpg(child.pid, signal.SIGTERM)
-    try:
-        return child.wait(_KILL_AFTER_S)
-    except subprocess.TimeoutExpired:
+    end = time.monotonic() + (_KILL_TRAINING_AFTER_S if by_file else _KILL_AFTER_S)
+    while child.poll() is None and time.monotonic() < end:
+        if by_file:
+            stop_file.touch()  # again and again: training that is only starting takes an older one away
+        time.sleep(_POLL_S)
+    if child.poll() is None:
         os.killpg(child.pid, signal.SIGKILL)
-        return child.wait()
+    return child.wait()

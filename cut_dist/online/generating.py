@@ -152,7 +152,7 @@ def _finish(stage: Stage, requests: Sequence[GenerationRequest]) -> None:
     for path in partial_paths(stage.output):
         if path != stage.log.path:
             with RecordLog(path, Response) as other:
-                rows |= other.rows
+                rows = other.rows | rows  # what was written down first counts
     missing = [request.id for request in requests if request.id not in rows]
     if missing:
         number = counted(len(missing), "response")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cut_dist.evaluation.driver import ON_INPUT
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.records import Instruction, read_records
 from cut_dist.online.stage import StageError, open_stage
@@ -30,6 +31,8 @@ def sample_instructions(cfg: OnlineConfig, number: int, output: Path) -> None:
         if stage.done:
             return
         rows = _made(cfg, number) if source.source == "verifiable" else _read(cfg, number)
+        if number == HELDOUT:
+            _require_asked(cfg, rows)
         stage.finish(rows, {"instructions": len(rows)})
 
 
@@ -48,7 +51,7 @@ def _read(cfg: OnlineConfig, number: int) -> list[Instruction]:
         return heldout[: source.heldout or None]
     rows = read_records(Path(source.path), Instruction)
     if cfg.judge.name == "verifiable":
-        _require_checks([*rows, *heldout], source.path)
+        _require_checks(rows, source.path, "judge=verifiable judges", "take another judge")
     shared = {row.instruction for row in rows} & {row.instruction for row in heldout}
     if shared:
         raise StageError(
@@ -66,13 +69,25 @@ def _read(cfg: OnlineConfig, number: int) -> list[Instruction]:
     return [rows[i] for i in chosen]
 
 
-def _require_checks(rows: list[Instruction], path: str) -> None:
-    """Refuse, before anything is generated, what judge=verifiable could not judge."""
+def _require_asked(cfg: OnlineConfig, heldout: list[Instruction]) -> None:
+    """Refuse, before anything is paid for, what the evaluation could not ask or measure."""
+    asking = [suite for suite in cfg.evaluation.suites if suite in ON_INPUT]
+    if asking and not heldout:
+        key = "heldout" if cfg.instructions.source == "verifiable" else "heldout_path"
+        raise StageError(
+            f"nothing is held out for evaluation.suites={asking}: give instructions.{key}, or take other suites"
+        )
+    if "verifiable" in asking:
+        _require_checks(heldout, cfg.instructions.heldout_path, "the suite verifiable measures", "take another suite")
+
+
+def _require_checks(rows: list[Instruction], path: str | None, who: str, otherwise: str) -> None:
+    """Refuse, before anything is generated, what could not be judged or measured."""
     for row in rows:
         try:
             make_checks(row.metadata.get("checks", []))
         except CheckError as error:
             raise StageError(
-                f"{path}: the instruction {row.id!r}: {error}. judge=verifiable judges by metadata.checks "
-                "(docs/verifiable.md): mend them, or take another judge"
+                f"{path}: the instruction {row.id!r}: {error}. {who} by metadata.checks "
+                f"(docs/verifiable.md): mend them, or {otherwise}"
             ) from error

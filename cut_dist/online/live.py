@@ -26,7 +26,7 @@ class Live:
         self._cfg, self._online = cfg, online
         self._console = Console(stderr=True)
         self._live = RichLive(console=self._console, auto_refresh=False) if self._console.is_terminal else None
-        self._where = (0, "")
+        self._where, self._at_start = (0, ""), 0
         self._began = self._said = time.monotonic()
 
     def __enter__(self) -> Live:
@@ -44,6 +44,7 @@ class Live:
     def begin(self, number: int, stage: str) -> None:
         """The loop comes to a stage of round `number`."""
         self._where, self._began, self._said = (number, stage), time.monotonic(), time.monotonic()
+        self._at_start, _ = _count(_find(read_rounds(self._online), number), stage)
         if self._live:
             self.refresh()
         else:
@@ -52,13 +53,11 @@ class Live:
     def refresh(self) -> None:
         """Show what the files say now."""
         if self._live:
-            table = rounds_table(read_rounds(self._online), self._cfg, self._where, self._elapsed())
-            self._live.update(table, refresh=True)
+            rounds = read_rounds(self._online)
+            self._live.update(rounds_table(rounds, self._cfg, self._now(rounds)), refresh=True)
         elif time.monotonic() - self._said > _LINE_EVERY_S:
             self._said = time.monotonic()
-            [found] = [each for each in read_rounds(self._online) if each.number == self._where[0]] or [None]
-            if found:
-                log.info("round %d: %s", found.number, _line(found, self._where[1], self._elapsed()))
+            log.info("%s", self._now(read_rounds(self._online)))
 
     def say(self, text: str) -> None:
         """A line above the table."""
@@ -72,32 +71,63 @@ class Live:
         tail = console.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
         self.say("\n".join([f"{stage} of round {self._where[0]} {how}. {console}:", *tail]))
 
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._began
+    def _now(self, rounds: list[RoundSummary]) -> str:
+        """Where the loop is, in words; "" before its first stage."""
+        number, stage = self._where
+        if not stage:
+            return ""
+        return how_far(_find(rounds, number), stage, time.monotonic() - self._began, self._at_start)
 
 
-def rounds_table(
-    rounds: list[RoundSummary], cfg: OnlineConfig, where: tuple[int, str] = (0, ""), elapsed: float = 0.0
-) -> Table:
+def rounds_table(rounds: list[RoundSummary], cfg: OnlineConfig, now: str = "") -> Table:
     """The rounds as a table, one a row.
 
     Args:
         rounds: as far as they have come.
-        where: round and stage that the loop is at; "" none.
-        elapsed: seconds since that stage began.
+        now: where the loop is, in words.
     """
     cost = sum(each.cost for each in rounds)
     title = f"{cfg.run.experiment}/{cfg.run.name}, {cfg.online.rounds} rounds" + (f", ${cost:.2f}" if cost else "")
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", caption=now or None, caption_justify="left")
     for name in ("round", "generated", "judged", "perfect", "Align-N/P", "trained", "evaluated"):
         table.add_column(name, justify="right")
     for each in rounds:
         table.add_row(*_cells(each, cfg))
-    number, stage = where
-    if stage:
-        table.caption = f"round {number}: {stage}, {elapsed / 60:.0f} min {elapsed % 60:02.0f} s"
-        table.caption_justify = "left"
     return table
+
+
+def how_far(each: RoundSummary, stage: str, elapsed: float, at_start: int) -> str:
+    """How far a stage of a round is, how fast, and what the round has cost.
+
+    Args:
+        elapsed: seconds since the stage began, or was gone on with.
+        at_start: how much of it was done then.
+    """
+    count, noun = _count(each, stage)
+    parts = [f"round {each.number}: {stage}", f"{count} {noun}"]
+    if count > at_start and elapsed > 0:
+        parts.append(f"{(count - at_start) / elapsed * 60:.1f} a minute")
+    if stage == "train" and each.train:
+        parts.append(f"loss {each.train['loss']:.4f}")
+    if each.cost:
+        parts.append(f"${each.cost:.2f}")
+    minutes, seconds = divmod(int(elapsed), 60)
+    return ", ".join([*parts, f"{minutes} min {seconds:02d} s"])
+
+
+def _find(rounds: list[RoundSummary], number: int) -> RoundSummary:
+    return next((each for each in rounds if each.number == number), RoundSummary(number))
+
+
+def _count(each: RoundSummary, stage: str) -> tuple[int, str]:
+    """How much of a stage is done, and of what."""
+    return {
+        "generate": (each.responses, "responses"),
+        "judge": (each.judged, "judged"),
+        "train": (each.steps, "steps"),
+        "answer": (each.answers, "answers"),
+        "evaluate": (each.answers, "answers"),
+    }[stage]
 
 
 def _cells(each: RoundSummary, cfg: OnlineConfig) -> list[str]:
@@ -111,17 +141,3 @@ def _cells(each: RoundSummary, cfg: OnlineConfig) -> list[str]:
     generated = f"{each.responses}/{total}" if total else ""
     judged = f"{each.judged}/{total}" if each.judged else ""
     return [str(each.number) if each.number else "before", generated, judged, perfect, counts, trained, evaluated]
-
-
-def _line(each: RoundSummary, stage: str, elapsed: float) -> str:
-    """How far a stage is, in words."""
-    loss = f", loss {each.train['loss']:.4f}" if each.train else ""
-    done = {
-        "generate": f"{each.responses} responses",
-        "judge": f"{each.judged} judged",
-        "train": f"{each.steps} steps{loss}",
-        "answer": f"{each.answers} answers",
-        "evaluate": f"{each.answers} answers",
-    }[stage]
-    cost = f", ${each.cost:.2f}" if each.cost else ""
-    return f"{stage}, {done}{cost}, {elapsed:.0f} s"

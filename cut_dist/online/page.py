@@ -90,7 +90,7 @@ def _curves(rounds: Sequence[RoundSummary]) -> str:
             "before training": lambda each: each.before.get("loss"),
             "after training": lambda each: each.after.get("loss"),
         },
-        "cost so far, US dollars": {"generating and judging": _cost_up_to(rounds)},
+        "cost so far, US dollars": {"generating, judging, evaluating": _cost_up_to(rounds)},
     }
     drawn = {title: [_line(rounds, name, value) for name, value in lines.items()] for title, lines in panels.items()}
     drawn = {title: [line for line in lines if line.points] for title, lines in drawn.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cut_dist.manifest import file_sha256
 from cut_dist.online.stage import read_manifest
 
 _TOLD = ("stage", "settings", "counts", "cost", "finished", "code")
@@ -22,7 +23,17 @@ def provenance(path: Path) -> dict[str, Any] | None:
         return None
     inputs = {}
     for name, entry in manifest["inputs"].items():
-        beside = path.with_name(Path(entry["file"]).name)  # so that the folder can be moved
-        source = beside if beside.exists() else Path(entry["file"])
-        inputs[name] = {"file": source.name, "sha256": entry["sha256"], "made_by": provenance(source)}
+        source = _find(path, Path(entry["file"]), entry["sha256"])
+        made_by = provenance(source) if source else None
+        inputs[name] = {"file": Path(entry["file"]).name, "sha256": entry["sha256"], "made_by": made_by}
     return {**{key: manifest[key] for key in _TOLD}, "sha256": manifest["output"]["sha256"], "inputs": inputs}
+
+
+def _find(path: Path, recorded: Path, sha256: str) -> Path | None:
+    """An input of `path` as it was read: in a folder that was moved as a whole, or where it lay; None if it is gone.
+
+    The name alone does not tell: a round's triplets are made of an earlier round's, which have the same name.
+    """
+    near = (path.with_name(recorded.name), path.parent.parent / recorded.parent.name / recorded.name, recorded)
+    others = (each for each in near if each.is_file() and each.resolve() != path.resolve())
+    return next((each for each in others if file_sha256(each) == sha256), None)

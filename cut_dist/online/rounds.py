@@ -126,7 +126,8 @@ class Loop:
         cfg = stage_config(self.cfg, name, files, model)
         if self.cfg.generator.serve and name in ("generate", "evaluate"):
             console = files.console(f"{name}_server")
-            with serving(self.cfg, resolve_model(model.name_or_path), console, self.stop_asked) as url:
+            folder = resolve_model(model.name_or_path, model.revision)
+            with serving(self.cfg, folder, console, self.stop_asked) as url:
                 cfg.generator = dataclasses.replace(
                     cfg.generator, endpoint=dataclasses.replace(cfg.generator.endpoint, base_url=url)
                 )

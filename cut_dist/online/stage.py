@@ -70,7 +70,7 @@ class Stage:
 
     def append(self, rows: Iterable[Any]) -> None:
         """Write rows down; after the return they survive a kill."""
-        fresh = list(rows)
+        fresh = [row for row in rows if row.id not in self.rows]  # what was written down first counts
         self.log.append(fresh)
         self.rows.update((row.id, row) for row in fresh)
 
@@ -114,7 +114,7 @@ def open_stage(
 
     Raises:
         StageError: an input is missing, another process is at it, it was begun or done with other inputs or
-            settings, or its output was changed afterwards.
+            settings, its output was changed afterwards, or another file lies in its place.
     """
     for each, path in inputs.items():
         if not path.is_file():
@@ -132,8 +132,8 @@ def open_stage(
             _require_same(output, manifest, identity, "was made")
             if not output.exists() or file_sha256(output) != manifest["output"]["sha256"]:
                 raise StageError(
-                    f"{output} is not as it was when it was made: restore it, or remove {manifest_path(output).name} "
-                    "beside it to have it made anew"
+                    f"{output} is not as it was when it was made: restore it, or remove it and "
+                    f"{manifest_path(output).name} to have it made anew"
                 )
             yield Stage(output, done=True)
             return
@@ -148,6 +148,8 @@ def open_stage(
             raise StageError(
                 f"{begun} is missing, so what {partial.name} was made of is not known: remove {partial.name}"
             )
+        elif output.exists() and not begun.exists():
+            raise StageError(f"{output} is there and was made by no stage: choose another output, or move it away")
         else:  # nothing would be lost
             durable.replace_file(begun, _json(identity))
         log = held.enter_context(RecordLog(partial_path(output), kind))

@@ -22,7 +22,7 @@ class RoundSummary:
         instructions: how many the round draws.
         responses: how many are there, of an unfinished stage too; likewise `judged`.
         counts: of the finished stages: satisfactory, unsatisfactory, set_aside, align_n, align_p, ...
-        cost: US dollars of generating and judging.
+        cost: US dollars of generating, judging and evaluating.
         seconds: of the finished stages but training.
         steps: optimizer steps done.
         trained: whether training is at its end.
@@ -65,7 +65,8 @@ def read_round(files: RoundFiles) -> RoundSummary:
     outputs = (files.instructions, files.responses, files.judgments, files.triplets)
     manifests = [read_manifest(path) or {} for path in outputs]
     counts = {name: count for manifest in manifests[1:] for name, count in manifest.get("counts", {}).items()}
-    partial = _partial_cost(files.responses, "sampling") + _partial_cost(files.judgments, "detail")
+    cost = sum(manifest.get("cost", 0.0) for manifest in manifests) + _evaluation_cost(files)
+    cost += _partial_cost(files.responses, "sampling") + _partial_cost(files.judgments, "detail")
     rows = read_metrics(files.training / "metrics.jsonl") if (files.training / "metrics.jsonl").exists() else []
     train = [row for row in rows if row["kind"] == "train"]
     evaluations = [_split(row) for row in rows if row["kind"] == "eval"]
@@ -75,7 +76,7 @@ def read_round(files: RoundFiles) -> RoundSummary:
         responses=_count(files.responses),
         judged=_count(files.judgments),
         counts=counts,
-        cost=sum(manifest.get("cost", 0.0) for manifest in manifests) + partial,
+        cost=cost,
         seconds=sum(manifest.get("seconds", 0.0) for manifest in manifests),
         steps=train[-1]["step"] if train else 0,
         trained=read_finished(files.training) is not None,
@@ -95,16 +96,29 @@ def read_evaluation(files: RoundFiles) -> dict[str, Any]:
 
 def _count(output: Path) -> int:
     """Rows of a stage, finished or not."""
-    paths = [output] if output.exists() else partial_paths(output)
-    return sum(path.read_bytes().count(b"\n") for path in paths)
+    return sum(content.count(b"\n") for content in _contents(output))
 
 
 def _partial_cost(output: Path, field_name: str) -> float:
     """What the rows of an unfinished stage have cost; a manifest says it of a finished one."""
     if output.exists():
         return 0.0
-    lines = [line for path in partial_paths(output) for line in path.read_bytes().split(b"\n")[:-1]]
+    lines = [line for content in _contents(output) for line in content.split(b"\n")[:-1]]
     return sum(json.loads(line)[field_name].get("cost", 0.0) for line in lines if b'"cost"' in line)
+
+
+def _evaluation_cost(files: RoundFiles) -> float:
+    """What answers and comparisons of the evaluation have cost."""
+    manifests = sorted(files.evaluation.rglob("*.manifest.json"))
+    return sum(json.loads(path.read_bytes()).get("cost", 0.0) for path in manifests)
+
+
+def _contents(output: Path) -> list[bytes]:
+    """The files of a stage; its process may be putting the output in place of the partial files right now."""
+    try:
+        return [path.read_bytes() for path in ([output] if output.exists() else partial_paths(output))]
+    except FileNotFoundError:
+        return [output.read_bytes()] if output.exists() else []
 
 
 def _split(row: Mapping[str, Any]) -> dict[str, float]:
