@@ -17,7 +17,7 @@ from cut_dist.online.summary import read_rounds
 SMALL = [
     "+experiment=online_smoke", "run.name=small", "instructions.per_round=4", "instructions.heldout=2",
     "data.heldout_size=1", "train.max_steps=1", "generator.max_new_tokens=8", "evaluation.max_new_tokens=8",
-    "eval.generations=0", "eval.train_sample=0", "checkpoint.at_end=false",
+    "eval.generations=0", "eval.train_sample=0", "checkpoint.at_end=false", "online.mix_earlier=0.5",
 ]  # fmt: skip
 
 
@@ -50,6 +50,7 @@ def test_two_rounds_from_a_random_model_to_a_report(root, tmp_path):
     sampled_from = made["responses"]["made_by"]["settings"]["model"]
     assert "round_1/train/model" in json.dumps(sampled_from) and "sha256" in json.dumps(sampled_from)
     assert made["responses"]["made_by"]["inputs"]["instructions"]["made_by"]["settings"]["round"] == 2
+    assert rounds[2].counts["from_earlier_rounds"] == 2
     page = (online / "report.html").read_text()
     assert "2 of 2 rounds trained" in page and page.count('class="sample"') == 2
     assert "2 rounds done" in start(root, tmp_path)
