@@ -32,7 +32,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), http.server.SimpleHTTPRe
 def config(*command: str, timeout: float = 30) -> OnlineConfig:
     serve = "[" + ",".join(f"'{part}'" for part in command) + "]"
     given = ["generator=endpoint", "generator.endpoint.model=policy", f"generator.serve_timeout_s={timeout}"]
-    return compose_config("online", ["+experiment=online_smoke", *given, f"generator.serve={serve}"], OnlineConfig)
+    return compose_config("online", ["+experiment=online_smollm2", *given, f"generator.serve={serve}"], OnlineConfig)
 
 
 def alive(pid: int) -> bool:
@@ -103,6 +103,10 @@ def test_one_that_ignores_its_end_is_killed(script, tmp_path, monkeypatch):
         (["generator.serve=[vllm]"], r"generator.serve=\['vllm'\]: is for generator=endpoint"),
         (["generator=endpoint", "generator.serve=[vllm]"], r"must have \{model\} and \{port\}"),
         (["generator=endpoint", "generator.serve=['{model}','{port}']"], "endpoint.model=null: give the name"),
+        (
+            ["generator=endpoint", "generator.serve=['{model}','{port}']", "generator.endpoint.model=policy"],
+            "a server needs a model with a folder or a name, not random weights",
+        ),
     ],
 )
 def test_a_command_that_can_not_serve_is_refused(overrides, said):

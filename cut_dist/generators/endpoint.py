@@ -97,7 +97,8 @@ class EndpointGenerator:
             named = "\n  ".join(f"{id}: {reason}" for id, reason in sorted(self._set_aside.items())[:_NAMED])
             raise EndpointError(
                 f"{counted(len(self._set_aside), 'instruction')} got no response, all others are kept:\n  {named}\n"
-                "Start again to ask once more; what the model can't take, leave out of the instructions"
+                "Started again, those that got no reply are asked once more; what the model can't take or the server "
+                "refuses, leave out of the instructions"
             )
 
     async def _generate(self, client: Client, request: GenerationRequest) -> Generation | None:

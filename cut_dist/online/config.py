@@ -68,3 +68,9 @@ class OnlineConfig(Config):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     online: RoundsConfig = field(default_factory=RoundsConfig)
     stage: StageConfig = field(default_factory=StageConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        named = not self.generator.serve or self.model.name_or_path is not None
+        remedy = "a server needs a model with a folder or a name, not random weights: set model.name_or_path"
+        require(named, "generator.serve", self.generator.serve, remedy)
