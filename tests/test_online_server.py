@@ -81,6 +81,24 @@ def test_a_server_that_ends_or_does_not_come_up_is_an_error(tmp_path):
             pass
 
 
+def test_a_program_that_is_not_there_is_named(tmp_path):
+    cfg = config("no-such-server", "{model}", "{port}")
+    said = "generator.serve: no-such-server can't be started: No such file"
+    with pytest.raises(StageError, match=said), serving(cfg, "m", tmp_path / "log", lambda: False):
+        pass
+
+
+def test_one_that_still_loads_its_model_is_waited_for_and_no_proxy_is_asked(script, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there
+    loading = "class Handler(http.server.SimpleHTTPRequestHandler):\n    def do_GET(self):\n        "
+    loading += "self.send_error(200 if time.time() > began + 1 else 503)\nbegan = time.time()\n"
+    text = SERVER.replace("http.server.HTTPServer", loading + "http.server.HTTPServer")
+    Path(script).write_text(text.replace("http.server.SimpleHTTPRequestHandler).serve", "Handler).serve"))
+    with serving(config(sys.executable, script, "{model}", "{port}"), "m", tmp_path / "log", lambda: False) as url:
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        assert direct.open(f"{url}/models", timeout=5).status == 200
+
+
 def test_a_stop_does_not_wait_for_it(script, tmp_path):
     cfg = config(sys.executable, "-c", "import time; time.sleep(60)", "{model}", "{port}")
     began = time.monotonic()

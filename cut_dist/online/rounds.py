@@ -56,7 +56,7 @@ def run_rounds(cfg: OnlineConfig) -> int:
     create_run_folder(Path(cfg.run.root), cfg.run.experiment, cfg.run.name)
     online = Path(cfg.run.root) / cfg.run.experiment / cfg.run.name
     with RunLock(online), Live(cfg, online) as live:
-        check_same_config(online, identity(cfg))
+        check_same_config(online, identity(cfg), "choose another run.name")
         write_config(online, dataclasses.asdict(cfg), identity(cfg))
         (online / STOP_FILE).unlink(missing_ok=True)
         loop = Loop(cfg, online, live, lambda: bool(stop.asked or (online / STOP_FILE).exists()))
@@ -174,7 +174,7 @@ class Loop:
         launcher = self.cfg.online.launcher
         if not uses_ranks or launcher == ["python"]:
             return [sys.executable]
-        if launcher[0] == "deepspeed" and "--master_port" not in launcher:
+        if launcher[0] == "deepspeed" and not any(each.startswith("--master_port") for each in launcher):
             return [_program("deepspeed"), *launcher[1:], "--master_port", str(free_port())]
         return [_program(launcher[0]), *launcher[1:]]
 

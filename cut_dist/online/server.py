@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _END_S = 30.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is on this machine
 
 
 @contextmanager
@@ -42,10 +43,13 @@ def serving(cfg: OnlineConfig, model: str, console: Path, stop_asked: Callable[[
     command = [part.replace("{model}", model).replace("{port}", str(port)) for part in cfg.generator.serve]
     console.parent.mkdir(parents=True, exist_ok=True)
     with console.open("ab") as out:
-        server = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=die_with_parent,
-        )  # fmt: skip
+        try:
+            server = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=die_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            raise StageError(f"generator.serve: {command[0]} can't be started: {error.strerror}") from error
     try:
         url = f"http://127.0.0.1:{port}/v1"
         _wait_until_up(server, f"{url}/models", cfg.generator.serve_timeout_s, console, stop_asked)
@@ -71,12 +75,12 @@ def _wait_until_up(
 
 
 def _answers(url: str) -> bool:
-    """Whether a server is there, whatever it says: some have no list of models."""
+    """Whether a server is there: some have no list of models, and some say 503 while they load theirs."""
     try:
-        with urllib.request.urlopen(url, timeout=5):
+        with _DIRECT.open(url, timeout=5):
             return True
-    except urllib.error.HTTPError:
-        return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
     except OSError:
         return False
 
