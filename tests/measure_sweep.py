@@ -57,7 +57,9 @@ def route(name: str, command: list[str]) -> dict:
     first = start(name, command)
     fault.unlink()
     shown = [Path(part).name if part.startswith("/") else part for part in command]
-    return {"command": shown, "first": first, "again": start(name, command)}
+    again = start(name, command)
+    del again["supervisors_mib_after_job"]  # of one job
+    return {"command": shown, "first": first, "again": again}
 
 
 def start(name: str, command: list[str]) -> dict:
@@ -69,9 +71,9 @@ def start(name: str, command: list[str]) -> dict:
         memory: dict[int, float] = {}
         while process.poll() is None:
             ended = sum(status != "running" for status in statuses(name).values())
-            if ended and process.poll() is None:  # the least seen: a rank that is being forked is ours for a moment
-                memory[ended] = min(supervisors_mib(process.pid), memory.get(ended, math.inf))
-            time.sleep(0.1)
+            if ended and ended not in memory:  # at once: after the last job they write the report, then go one by one
+                memory[ended] = supervisors_mib(process.pid)
+            time.sleep(0.01)
     counts: dict[str, int] = {}
     for status in statuses(name).values():
         counts[status] = counts.get(status, 0) + 1
@@ -90,11 +92,13 @@ def statuses(name: str) -> dict[str, str]:
 
 def supervisors_mib(pid: int) -> float:
     """Resident memory of the processes that stay between jobs, less the `deepspeed` command and its launcher."""
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+    total, found = 0, set()
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
             command = " ".join(process.cmdline())
-            if "deepspeed" not in command and "--config-file" not in command:
+            # a rank that is being forked still has its supervisor's command, and a supervisor for its parent
+            if "deepspeed" not in command and "--config-file" not in command and process.ppid() not in found:
+                found.add(process.pid)
                 total += process.memory_info().rss
     return round(total / 2**20, 1)
 
