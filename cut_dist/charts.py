@@ -159,24 +159,6 @@ def parallel_coordinates(
         return _svg(figure, label)
 
 
-def bars(groups: Mapping[str, Sequence[float]], names: Sequence[str], *, label: str, ylabel: str) -> str:
-    """Bars side by side, one group for each of `groups` (title → a number for each name), each with its number."""
-    with _figure(min(_WIDTH, 1.2 + 0.75 * len(groups) * len(names)), 3.0) as figure:
-        panel = figure.add_subplot()
-        width = 0.8 / len(names)
-        for i, name in enumerate(names):
-            at = [group - 0.4 + width * (i + 0.5) for group in range(len(groups))]
-            heights = [values[i] for values in groups.values()]
-            drawn = panel.bar(at, heights, width * 0.94, label=name, color=_COLOURS[i % len(_COLOURS)])
-            panel.bar_label(drawn, fmt="%.3g", fontsize=8)
-        panel.set_xticks(range(len(groups)), map(_short, groups))
-        panel.set_ylabel(ylabel)
-        panel.margins(y=0.15)
-        if len(names) > 1:
-            figure.legend(loc="outside lower center", ncols=len(names))
-        return _svg(figure, label)
-
-
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
     """At most `most` points: means over stretches of equal length, which keep the level as single points would not."""
     if len(points) <= most:

@@ -6,7 +6,7 @@ import math
 import re
 from xml.etree import ElementTree
 
-from cut_dist.charts import Axis, Line, bars, curves, dots, heat_maps, parallel_coordinates, thinned
+from cut_dist.charts import Axis, Line, curves, dots, heat_maps, parallel_coordinates, thinned
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -55,12 +55,9 @@ def test_parallel_coordinates_leave_out_what_is_not_finite():
     assert "nan" not in svg
 
 
-def test_dots_and_bars_name_their_values():
+def test_dots_name_their_values():
     found = texts(dots(Axis("lr", ["1e-5", "3e-5"]), [("1e-5", 2.0), ("1e-5", 2.5)], label="l", ylabel="loss"))
     assert {"1e-5", "3e-5", "lr", "loss"} <= set(found)
-    groups = {"round 1": [0.25, 0.5], "round 2": [0.375, 1.0]}
-    found = texts(bars(groups, ["strict", "loose"], label="l", ylabel="share"))
-    assert {"round 1", "round 2", "strict", "loose", "0.25", "0.375", "1", "share"} <= set(found)
 
 
 def test_names_are_neither_markup_nor_mathematics():

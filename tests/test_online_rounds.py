@@ -17,7 +17,7 @@ from online_stand_ins import OVERRIDES, config
 
 from cut_dist.config import Config
 from cut_dist.online.files import RoundFiles
-from cut_dist.online.rounds import stage_config
+from cut_dist.online.rounds import Loop, stage_config
 from cut_dist.online.summary import read_rounds
 
 SCRIPT = Path(__file__).with_name("online_stand_ins.py")
@@ -147,6 +147,32 @@ def test_a_round_trains_as_the_configuration_says_on_its_own_triplets(tmp_path):
     assert (train.objective, train.train, train.deepspeed) == (cfg.objective, cfg.train, cfg.deepspeed)
     assert Path(train.run.root) / train.run.experiment / train.run.name == files.training
     assert train.tracker.group == f"online_smoke-{cfg.run.name}"
+
+
+def test_anew_means_the_rounds_and_not_each_start_of_a_training(unbroken, here):
+    cfg = config(here, "run.resume=never")
+    assert stage_config(cfg, "train", RoundFiles(here, 1), cfg.model).run.resume == "auto"
+    finish(start(here, "online.rounds=1"))
+    finish(start(here, "online.rounds=1", "run.resume=never"))
+    folders = sorted(path.name for path in (here / "runs" / "online_smoke").iterdir())
+    assert len(folders) == 2 and folders[1] == f"{folders[0]}.previous-1"
+    for folder in folders:
+        assert (here / "runs" / "online_smoke" / folder / "finished.json").exists()
+
+
+def test_a_launcher_that_is_not_there_is_named(here):
+    said = finish(start(here, "online.launcher=[no-such-launcher]"), 1)
+    assert "no-such-launcher can't be started (No such file or directory): see online.launcher" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(["--master_port", "29999"], True), (["--master_port=29999"], True), ([], False)]
+)
+def test_a_port_that_the_launcher_is_given_stays(given, kept, tmp_path):
+    cfg = config(tmp_path)
+    cfg.online.launcher = ["deepspeed", *given]
+    command = Loop(cfg, tmp_path, None, lambda: False)._starter("train")
+    assert (command[1:] == given) == kept and command[1].startswith("--master_port")
 
 
 def test_the_overrides_of_these_tests_are_the_shipped_experiment_made_smaller():

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cut_dist.online.stage import StageError
 from cut_dist.process import die_with_parent
 
 NOT_FINISHED = 75  # EX_TEMPFAIL: started again, the same command goes on
@@ -46,14 +47,20 @@ def run_child(
 
     Returns:
         Its exit status, negative for a signal.
+
+    Raises:
+        StageError: there is no such program.
     """
     console.parent.mkdir(parents=True, exist_ok=True)
     with console.open("ab") as out:
         # A session of its own: Ctrl-C in the terminal reaches the loop alone, which then stops the stage in order.
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            preexec_fn=die_with_parent, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+        try:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=die_with_parent, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+        except OSError as error:
+            raise StageError(f"{command[0]} can't be started ({error.strerror}): see online.launcher") from error
         try:
             while child.poll() is None:
                 watch()

@@ -84,7 +84,7 @@ def generation_settings(cfg: OnlineConfig) -> dict[str, Any]:
     if name == "endpoint":
         settings |= {"model": generator.endpoint.model, "api": generator.api}
         if generator.serve:  # a server of the round's own model
-            settings["weights"] = model_record(cfg.model.name_or_path, cfg.model.revision)
+            settings["weights"] = _weights(cfg.model)
     else:
         settings |= {"model": _weights(cfg.model), "tokenizer": cfg.model.tokenizer, "precision": cfg.train.precision}
     if name == "hf":

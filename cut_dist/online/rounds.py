@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from cut_dist import durable
-from cut_dist.config import Config, ModelConfig, identity
+from cut_dist.config import Config, ModelConfig, identity, run_dir
 from cut_dist.evaluation.answers import greedy
 from cut_dist.evaluation.driver import ON_INPUT, require_inputs
 from cut_dist.model.resolve import resolve_model
@@ -39,6 +39,7 @@ from cut_dist.run_folder import (
     read_finished,
     write_config,
 )
+from cut_dist.run_start import set_aside
 from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
@@ -53,10 +54,12 @@ def run_rounds(cfg: OnlineConfig) -> int:
         0 when all rounds are done, 75 when it was stopped or waits for a person, else the status of the failed stage.
     """
     stop = StopSignal(interrupt=True)
+    online = run_dir(cfg)
+    if cfg.run.resume == "never" and (moved := set_aside(online)):
+        log.info("run.resume=never: the earlier rounds were moved to %s", moved)
     create_run_folder(Path(cfg.run.root), cfg.run.experiment, cfg.run.name)
-    online = Path(cfg.run.root) / cfg.run.experiment / cfg.run.name
     with RunLock(online), Live(cfg, online) as live:
-        check_same_config(online, identity(cfg), "choose another run.name")
+        check_same_config(online, identity(cfg))
         write_config(online, dataclasses.asdict(cfg), identity(cfg))
         (online / STOP_FILE).unlink(missing_ok=True)
         loop = Loop(cfg, online, live, lambda: bool(stop.asked or (online / STOP_FILE).exists()))
@@ -66,7 +69,7 @@ def run_rounds(cfg: OnlineConfig) -> int:
             return ended.status
         finally:
             write_report(cfg, online)
-        if read_finished(online) is None or read_finished(online)["rounds"] != cfg.online.rounds:
+        if (read_finished(online) or {}).get("rounds") != cfg.online.rounds:
             mark_finished(online, {"rounds": cfg.online.rounds})
     log.info("%s done; %s", counted(cfg.online.rounds, "round"), online / "report.html")
     return 0
@@ -124,7 +127,7 @@ class Loop:
         if name == "judge" and self.cfg.judge.name == "human":
             self.live.say(f"a person judges; where, is said in {files.console(name)}")
         cfg = stage_config(self.cfg, name, files, model)
-        if self.cfg.generator.serve and name in ("generate", "evaluate"):
+        if self.cfg.generator.serve and self._asks(name):
             console = files.console(f"{name}_server")
             folder = resolve_model(model.name_or_path, model.revision)
             with serving(self.cfg, folder, console, self.stop_asked) as url:
@@ -168,6 +171,10 @@ class Loop:
         outputs = {"generate": files.responses, "judge": files.judgments, "answer": files.answers}
         return read_manifest(outputs[name]) is not None
 
+    def _asks(self, name: str) -> bool:
+        """Whether a stage lets the generator answer."""
+        return name in _GENERATING or (name == "evaluate" and set(self.cfg.evaluation.suites) != {"lm_eval"})
+
     def _starter(self, name: str) -> list[str]:
         """What starts a stage: the launcher of ranks where it uses them, else Python."""
         uses_ranks = name == "train" or (name in _GENERATING and self.cfg.generator.name == "hf")
@@ -187,8 +194,9 @@ def stage_config(cfg: OnlineConfig, name: str, files: RoundFiles, model: ModelCo
     """The configuration that a stage of a round is started with."""
     if name == "train":
         run = dataclasses.replace(
-            cfg.run, root=str(files.online), experiment=files.folder.name, name=files.training.name, stop_after=None
-        )
+            cfg.run, root=str(files.online), experiment=files.folder.name, name=files.training.name,
+            resume="auto", stop_after=None,  # what the loop was asked is not asked of each start of a training
+        )  # fmt: skip
         group = cfg.tracker.group or f"{cfg.run.experiment}-{cfg.run.name}"
         changed = {
             "model": model,
