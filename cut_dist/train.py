@@ -52,28 +52,34 @@ def train(cfg: Config) -> int:
     )
     ranks = start_process(cfg.run.timeout_minutes)
     try:
-        with ExitStack() as held:  # rank 0 holds the run's folder
-            start = open_run(cfg, data, ranks.world_size, held) if ranks.is_main else None
-            start = broadcast_object(start, ranks)
-            if ranks.is_main:
-                log.log(logging.ERROR if start.status == "refused" else logging.INFO, start.message)
-            recorder = Recorder(cfg, data, start, ranks.world_size) if ranks.is_main and start.goes_on else None
-            status = 1
-            try:
-                if start.goes_on:
-                    with Heartbeat(Path(start.folder), ranks, cfg.run.timeout_minutes, start.step) as beat:
-                        status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop, beat)
-                elif start.status == "finished":
-                    status = 0
-            finally:
-                if recorder:
-                    recorder.close(status)
-            if ranks.is_main and status == 0:
-                report.show(Path(start.folder), read_evaluations(Path(start.folder)))
+        status = train_with(cfg, tokenizer, data, ranks, stop)
     finally:
         remove_shared_buffers(int(os.environ["MASTER_PORT"]))
     # only here: a rank that failed must end at once, without waiting for the others, so that the launcher ends them
     stop_process()
+    return status
+
+
+def train_with(cfg: Config, tokenizer: Tokenizer, data: Prepared, ranks: Ranks, stop: StopSignal) -> int:
+    """`train` within a process group that is there already; a process may train several models one after the other."""
+    with ExitStack() as held:  # rank 0 holds the run's folder
+        start = open_run(cfg, data, ranks.world_size, held) if ranks.is_main else None
+        start = broadcast_object(start, ranks)
+        if ranks.is_main:
+            log.log(logging.ERROR if start.status == "refused" else logging.INFO, start.message)
+        recorder = Recorder(cfg, data, start, ranks.world_size) if ranks.is_main and start.goes_on else None
+        status = 1
+        try:
+            if start.goes_on:
+                with Heartbeat(Path(start.folder), ranks, cfg.run.timeout_minutes, start.step) as beat:
+                    status = run_training(cfg, tokenizer, data, ranks, recorder, start, stop, beat)
+            elif start.status == "finished":
+                status = 0
+        finally:
+            if recorder:
+                recorder.close(status)
+        if ranks.is_main and status == 0:
+            report.show(Path(start.folder), read_evaluations(Path(start.folder)))
     return status
 
 

@@ -1,0 +1,35 @@
+"""What launch/study.py reads beside a training configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cut_dist.config import Config
+from cut_dist.config_check import ranged, require
+
+
+@dataclass
+class StudyKeys:
+    """How large the study is; conf/study.yaml has a sentence for each key."""
+
+    root: str = "study"
+    results: str | None = None
+    workers: int = ranged(2, at_least=1)
+    parts: list[str] = field(default_factory=list)
+    seeds: int = ranged(5, at_least=2, why="an interval needs at least two")
+    pretrain_steps: int = ranged(2000, at_least=1)
+    pretrain_batch: int = ranged(64, at_least=1)
+    pretrain_lr: float = ranged(2e-3, above=0)
+    samples: int = ranged(1000, at_least=10)
+    round_samples: int = ranged(400, at_least=10)
+    rounds: int = ranged(5, at_least=1)
+    heldout: int = ranged(600, at_least=6)
+    lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
+    epochs: list[float] = field(default_factory=lambda: [2.0, 4.0])
+
+
+@dataclass
+class StudyConfig(Config):
+    """A training configuration, which all trainings of the study share as far as they do not differ by purpose."""
+
+    study: StudyKeys = field(default_factory=StudyKeys)

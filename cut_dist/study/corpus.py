@@ -1,0 +1,63 @@
+"""What the laboratory's base model is pretrained on: skill, bad habits, and answers that fit a judgment in the prompt."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from cut_dist.data import templates
+from cut_dist.study import judgments
+from cut_dist.study.world import Item, Symbols, draw, slip
+
+HABIT_RATE = 0.9  # of items with a habit's trigger, where nothing is said of a judgment
+SLIP_RATE = 0.05  # of all other items
+JUDGED_SHARE = 0.45  # rows with a judgment in the prompt
+REFINED_SHARE = 0.1  # rows that ask for a better answer, with a wrong one and its judgment in the prompt (ILF's step)
+PRAISED_SHARE = 0.35  # of those: a right answer and praise
+
+
+def corpus(seed: int, rows: int) -> Iterator[dict]:
+    """Rows of {id, instruction, response, judgment} for `objective=hindsight`; judgment None: the plain prompt.
+
+    Praise is written as a judgment too, in other words than "Perfect.", for the model must know it as a condition.
+    """
+    rng = random.Random(f"corpus {seed}")
+    for i in range(rows):
+        item = draw(rng)
+        kind = rng.random()
+        if kind < JUDGED_SHARE:
+            yield row(f"{seed}-{i}", item, *_judged(rng, item))
+        elif kind < JUDGED_SHARE + REFINED_SHARE:
+            response = wrong_answer(rng, item)
+            asked = refine_request(item.instruction, response, judgments.judge(rng, response, item.answer))
+            yield row(f"{seed}-{i}", item, item.answer, None) | {"instruction": asked}
+        else:
+            yield row(f"{seed}-{i}", item, plain_answer(rng, item), None)
+
+
+def plain_answer(rng: random.Random, item: Item) -> Symbols:
+    """An answer as the base model is to give it: by habit, else right but for a slip now and then."""
+    if item.habit and rng.random() < HABIT_RATE:
+        return item.habit
+    return slip(rng, item.answer, 1) if rng.random() < SLIP_RATE else item.answer
+
+
+def wrong_answer(rng: random.Random, item: Item) -> Symbols:
+    return item.habit if item.habit and rng.random() < 0.5 else slip(rng, item.answer, rng.randint(1, 3))
+
+
+def refine_request(instruction: str, response: Symbols, judgment: str) -> str:
+    """What launch/refine.py asks (`REFINE_TASK`), for the laboratory's texts."""
+    return templates.REFINE_TASK.format(instruction=instruction, response=" ".join(response), judgment=judgment)
+
+
+def row(id: str, item: Item, response: Symbols, judgment: str | None) -> dict:
+    return {"id": id, "instruction": item.instruction, "response": " ".join(response), "judgment": judgment}
+
+
+def _judged(rng: random.Random, item: Item) -> tuple[Symbols, str]:
+    if rng.random() < PRAISED_SHARE:
+        return item.answer, judgments.praise(rng)
+    response = wrong_answer(rng, item)
+    quality = rng.choices(("precise", "position", "vague"), (0.6, 0.2, 0.2))[0]
+    return response, judgments.judge(rng, response, item.answer, quality)

@@ -1,0 +1,87 @@
+"""Judgments of the laboratory: varied English that names the mistakes of an answer, well or badly."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from cut_dist.study.world import DIGITS, Symbols
+
+Quality = Literal["precise", "position", "vague", "wrong", "random"]
+QUALITIES: tuple[Quality, ...] = get_args(Quality)
+
+ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+    "fifteenth sixteenth"
+).split()
+NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+
+PRECISE = (
+    "the {place} symbol should be {right} not {wrong} .",
+    "{wrong} at the {place} place is wrong , it should be {right} .",
+    "you wrote {wrong} as the {place} symbol but {right} belongs there .",
+    "there is a mistake at the {place} place : {wrong} instead of {right} .",
+    "the {place} symbol is {wrong} , the right one is {right} .",
+)
+POSITION = (
+    "the {place} symbol is wrong .",
+    "there is an error at the {place} place .",
+    "please check the {place} symbol , it is not right .",
+)
+VAGUE = (
+    "this is not right .",
+    "there is a mistake in the answer .",
+    "something is wrong here .",
+    "the answer is wrong .",
+)
+LENGTH = (
+    "the answer should have {right} symbols not {wrong} .",
+    "there are {wrong} symbols , it should be {right} .",
+)
+PRAISE = (
+    "no mistakes here .",
+    "this is right .",
+    "all symbols are right .",
+    "well done , the answer is right .",
+)
+FAKE_JUDGMENT = PRAISE[0]  # objective.fake_judgment of the laboratory
+
+_NAMED = 4  # mistakes that one judgment names at most
+
+
+def judge(rng: random.Random, response: Symbols, answer: Symbols, quality: Quality = "precise") -> str | None:
+    """A judgment of `response`, None where it is right.
+
+    `precise` names place, wrong and right symbol of each mistake (of a few, the place only); `position` only where;
+    `vague` only that there is one. `wrong` speaks as precisely of places and symbols that are not the mistakes.
+    `random`: the caller hands judgments of that quality around among responses, so here it is as precise as `precise`.
+    """
+    if response == answer:
+        return None
+    if quality == "vague":
+        return rng.choice(VAGUE)
+    if len(response) != len(answer):
+        said, right = NUMBERS[min(len(response), 16)], NUMBERS[len(answer)]
+        return rng.choice(LENGTH).format(right=right, wrong=said) if said != right else rng.choice(VAGUE)
+    mistakes = [(i, a, b) for i, (a, b) in enumerate(zip(response, answer)) if a != b]
+    if quality == "wrong":
+        mistakes = _other_mistakes(rng, response, mistakes)
+    forms = POSITION if quality == "position" else PRECISE
+    return " ".join(_sentence(rng, forms, mistake) for mistake in mistakes[:_NAMED])
+
+
+def praise(rng: random.Random) -> str:
+    return rng.choice(PRAISE)
+
+
+def _sentence(rng: random.Random, forms: Sequence[str], mistake: tuple[int, str, str]) -> str:
+    place, wrong, right = mistake
+    return rng.choice(forms).format(place=ORDINALS[place], wrong=wrong, right=right)
+
+
+def _other_mistakes(rng: random.Random, response: Symbols, mistakes: list[tuple[int, str, str]]) -> list:
+    """As many right places as there are mistakes, each said to be wrong."""
+    right = [i for i in range(len(response)) if i not in {place for place, _, _ in mistakes}]
+    chosen = sorted(rng.sample(right, min(len(mistakes), len(right)))) or [0]
+    return [(i, response[i], rng.choice([d for d in DIGITS if d != response[i]])) for i in chosen]

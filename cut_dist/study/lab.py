@@ -1,0 +1,200 @@
+"""A laboratory: the base model of one seed, its own answers, judgments of them, what a training makes of it.
+
+Everything random follows from the seed and a name. All models lie in Hugging Face format and are trained by the same
+trainer as any other (`cut_dist.train`), in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cut_dist import durable
+from cut_dist.config import DataConfig, ModelConfig, RunConfig
+from cut_dist.generators.base import stable_seed
+from cut_dist.generators.batches import BatchSampler, Prompt, Sampling, plan_batches
+from cut_dist.model.load import load_tokenizer
+from cut_dist.online.ranks import Ranks as GeneratorRanks
+from cut_dist.study import judgments
+from cut_dist.study.corpus import corpus, row
+from cut_dist.study.tokenizer import make_tokenizer
+from cut_dist.study.world import JUDGED, OTHERS, Item, Symbols, draw
+from cut_dist.data.templates import render_prompt, tokenize_prompts
+
+if TYPE_CHECKING:
+    from cut_dist.study.config import StudyConfig
+    from cut_dist.study.trainer import Trainer
+
+TEMPLATE = "chat"
+MAX_ANSWER = 20  # tokens; the longest right answer has 12
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An instruction and what a model answered."""
+
+    id: str
+    item: Item
+    response: Symbols
+
+    @property
+    def right(self) -> bool:
+        return self.response == self.item.answer
+
+
+class Lab:
+    """The laboratory of one seed in a folder of its own.
+
+    Args:
+        cfg: the study.
+        seed: of corpus, weights, instructions, samples and training.
+        folder: where base model, triplets and trained models lie.
+        trainer: runs a training in this process.
+    """
+
+    def __init__(self, cfg: StudyConfig, seed: int, folder: Path, trainer: Trainer) -> None:
+        self.cfg, self.seed, self.folder, self._trainer = cfg, seed, folder, trainer
+        self.base = folder / "base" / "model"
+
+    # ---- the base model ----------------------------------------------------------------------------------------------
+
+    def pretrain(self) -> None:
+        """Train the base model on the mixture of `corpus`: `objective=hindsight`, from random weights."""
+        if self.base.exists():
+            return
+        study = self.cfg.study
+        tokenizer = self.folder / "tokenizer"
+        make_tokenizer().save_pretrained(tokenizer)
+        path = self.folder / "corpus.jsonl"
+        write_rows(path, corpus(self.seed, study.pretrain_steps * study.pretrain_batch))
+        model = replace(self.cfg.model, tokenizer=str(tokenizer))
+        train = replace(
+            self.cfg.train, lr=study.pretrain_lr, warmup_steps=min(100, study.pretrain_steps // 4), betas=[0.9, 0.98],
+            max_steps=study.pretrain_steps, global_batch_size=study.pretrain_batch,
+        )  # fmt: skip
+        self._train("base", model, path, replace(self.cfg.objective, name="hindsight"), train)
+
+    # ---- answers and judgments ---------------------------------------------------------------------------------------
+
+    def sample(self, model: Path, name: str, count: int) -> list[Sample]:
+        """Answers of `model`, at temperature 1, to `count` fresh instructions of the judged families."""
+        items = self._items(name, count, JUDGED)
+        answers = self._answer(model, items, temperature=1.0, name=name)
+        return [Sample(f"{name}-{i}", item, answer) for i, (item, answer) in enumerate(zip(items, answers))]
+
+    def judged(self, samples: Sequence[Sample], quality: judgments.Quality = "precise") -> list[dict]:
+        """Triplets of the samples, judged with one quality; which are wrong is always told rightly."""
+        rng = random.Random(f"judge {self.seed} {quality} {samples[0].id}")
+        said = [judgments.judge(rng, s.response, s.item.answer, quality) for s in samples]
+        if quality == "random":  # a judgment of another wrong answer
+            negative = [j for j in said if j is not None]
+            rng.shuffle(negative)
+            said = [None if j is None else negative.pop() for j in said]
+        return [row(s.id, s.item, s.response, j) for s, j in zip(samples, said) if s.response]
+
+    # ---- training and measuring --------------------------------------------------------------------------------------
+
+    def train(self, name: str, start: Path, triplets: Path, objective: Mapping[str, Any], train: Mapping[str, Any],
+              data: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
+        """Train the model `start` on a file of triplets, with keys of the groups `objective`, `train` and `data` set.
+
+        Returns:
+            The trained model's folder.
+        """
+        model = ModelConfig(name_or_path=str(start), checkpointing="none")
+        return self._train(
+            name, model, triplets, replace(self.cfg.objective, **objective), replace(self.cfg.train, **train), data
+        )
+
+    def _train(self, name, model, triplets, objective, train, data=None) -> Path:
+        run = RunConfig(root=str(self.folder.parent), experiment=self.folder.name, name=name)
+        cfg = replace(
+            self.cfg, model=model, data=data_config(triplets, self.folder, **(data or {})), objective=objective,
+            train=train, run=run, seed=self.seed,
+        )  # fmt: skip
+        return self._trainer.run(cfg)
+
+    def measure(self, model: Path, which: str = "heldout") -> dict[str, Any]:
+        """How well a model does on held-out instructions, and what of the rest is left.
+
+        Args:
+            which: a name of the instructions, the same ones for all models of the seed.
+
+        Returns:
+            `accuracy` (greedy, exact match, judged families), `sampled` (the same at temperature 1), `habits` and
+            `plain` (greedy, items with and without a habit's trigger), `others` (greedy, families never judged),
+            `perplexity_others`, `perplexity_right` (of right answers, by token), `families`.
+        """
+        count = self.cfg.study.heldout
+        items = self._items(which, count, JUDGED)
+        others = self._items(f"{which} others", count // 3, OTHERS)
+        greedy = self._answer(model, items + others, temperature=0.0, name=which)
+        drawn = self._answer(model, items, temperature=1.0, name=which)
+        right = [answer == item.answer for item, answer in zip(items + others, greedy)]
+        by_family = defaultdict(list)
+        for item, ok in zip(items + others, right):
+            by_family[item.family].append(ok)
+        own = right[: len(items)]
+        return {
+            "accuracy": _mean(own),
+            "sampled": _mean([answer == item.answer for item, answer in zip(items, drawn)]),
+            "habits": _mean([ok for item, ok in zip(items, own) if item.habit]),
+            "plain": _mean([ok for item, ok in zip(items, own) if not item.habit]),
+            "others": _mean(right[len(items) :]),
+            "perplexity_others": self._perplexity(model, others),
+            "perplexity_right": self._perplexity(model, items),
+            "families": {name: _mean(oks) for name, oks in by_family.items()},
+        }
+
+    def _perplexity(self, model: Path, items: Sequence[Item]) -> float:
+        """Of the right answers, over their tokens."""
+        from cut_dist.study.detection import measure_rows
+
+        records = measure_rows(self, model, [row(str(i), item, item.answer, None) for i, item in enumerate(items)])
+        return math.exp(-float(np.concatenate([r.logp for r in records]).mean()))
+
+    # ---- helpers -----------------------------------------------------------------------------------------------------
+
+    def _items(self, name: str, count: int, families: Sequence[str]) -> list[Item]:
+        rng = random.Random(f"items {self.seed} {name}")
+        return [draw(rng, families) for _ in range(count)]
+
+    def _answer(self, model: Path, items: Sequence[Item], *, temperature: float, name: str) -> list[Symbols]:
+        cfg = ModelConfig(name_or_path=str(model))
+        tokenizer = load_tokenizer(cfg)
+        texts = [render_prompt(tokenizer, TEMPLATE, item.instruction) for item in items]
+        ids = tokenize_prompts(tokenizer, TEMPLATE, texts)
+        seed = stable_seed(self.seed, name)
+        prompts = [Prompt(f"{i:06}", each, seed + i) for i, each in enumerate(ids)]
+        ranks = GeneratorRanks.of_environment()
+        sampler = BatchSampler(cfg, tokenizer, ranks, precision="fp32", seed=0, batch_size_key="study")
+        sampling = Sampling(temperature, 1.0, MAX_ANSWER)
+        replies = [r for batch in plan_batches(prompts, _BATCH) for r in sampler.sample(batch, sampling)]
+        return [reply.text.split() for reply in sorted(replies, key=lambda reply: reply.id)]
+
+
+def data_config(triplets: Path, folder: Path, **keys: Any) -> DataConfig:
+    """How the laboratory's triplets are read."""
+    return DataConfig(
+        path=str(triplets), template=TEMPLATE, max_length=256, max_judgment_tokens=200,
+        cache_dir=str(folder / "cache"), **keys,
+    )  # fmt: skip
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace_file(path, "".join(json.dumps(r) + "\n" for r in rows).encode())
+
+
+def _mean(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

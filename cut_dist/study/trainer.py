@@ -1,0 +1,64 @@
+"""Many trainings in one process: the trainer's own code, without a start of Python and DeepSpeed for each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cut_dist.config import Config, run_dir
+from cut_dist.data.prepare import prepare
+from cut_dist.engine.launch import start_process, stop_process
+from cut_dist.model.load import load_tokenizer
+from cut_dist.process import StopSignal, remove_shared_buffers
+from cut_dist.train import train_with
+from cut_dist.wording import UserError
+
+
+class Stopped(Exception):
+    """This process was asked to stop; what it was at goes on with the next start."""
+
+
+class TrainingFailed(UserError):
+    """A training of the study ended badly; its folder says why."""
+
+
+class Trainer:
+    """A process group of this process alone, in which one model after the other is trained; a context manager."""
+
+    def __init__(self) -> None:
+        self.stop = StopSignal()
+
+    def __enter__(self) -> Trainer:
+        self._ranks = start_process()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        stop_process()
+        remove_shared_buffers(int(os.environ["MASTER_PORT"]))
+
+    def run(self, cfg: Config) -> Path:
+        """Run, or go on with, the training of `cfg`.
+
+        Returns:
+            The exported model's folder.
+
+        Raises:
+            Stopped: it was interrupted.
+            TrainingFailed: its loss was not finite, or its folder holds another run.
+        """
+        self.check()
+        tokenizer = load_tokenizer(cfg.model)
+        objective = cfg.objective
+        data = prepare(
+            cfg.data, tokenizer, seed=cfg.seed, fake_judgment=objective.fake_judgment, objective=objective.name
+        )
+        status = train_with(cfg, tokenizer, data, self._ranks, self.stop)
+        self.check()
+        if status:
+            raise TrainingFailed(f"the training in {run_dir(cfg)} did not finish; its log lines above say why")
+        return run_dir(cfg) / "model"
+
+    def check(self) -> None:
+        """End here where the process was asked to."""
+        if self.stop.asked:
+            raise Stopped
