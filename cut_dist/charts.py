@@ -127,6 +127,21 @@ def dots(x: Axis, points: Sequence[tuple[str, float]], *, label: str, ylabel: st
         return _svg(figure, label)
 
 
+def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str, xlabel: str) -> str:
+    """A line for each row, the first on top: (name, middle, low, high), the interval as a bar around its middle."""
+    with _figure(7.2, 0.75 + 0.3 * len(rows)) as figure:
+        panel = figure.add_subplot()
+        for place, (_, middle, low, high) in enumerate(rows):
+            panel.plot([low, high], [place, place], color=_COLOURS[0], linewidth=2.2, solid_capstyle="butt")
+            panel.plot([middle], [place], "o", color=_COLOURS[0], markersize=5)
+            panel.annotate(f" {middle:.{_decimals((low, high))}f}", (high, place), va="center", fontsize=8)
+        panel.set_yticks(range(len(rows)), [_short(name, 40) for name, *_ in rows])
+        panel.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
+        panel.margins(x=0.12)
+        panel.grid(axis="x", alpha=0.25)
+        return _svg(figure, label)
+
+
 def parallel_coordinates(
     axes: Sequence[Axis], rows: Sequence[tuple[Sequence[str], float]], *, label: str, metric: str, best: int | None
 ) -> str:

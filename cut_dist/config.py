@@ -116,7 +116,7 @@ class DataConfig:
 class ObjectiveConfig:
     """The loss; lam, alpha and gamma are the paper's (equations 5 and 6)."""
 
-    name: Literal["cut", "judge", "hindsight"] = "cut"  # judge: likelihood of an AI judge's replies; lam, alpha, gamma rest
+    name: Literal["cut", "judge"] = "cut"  # judge: likelihood of an AI judge's replies; lam, alpha, gamma rest
     # A token is inappropriate where p(y|x,j-) > lam * p(y|x,j+), and unlearned by alpha * p(y|x,j-)^gamma.
     lam: float = ranged(1.1, above=0, why="paper: 1.1 or 1.2")
     alpha: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5 or 1")

@@ -94,7 +94,7 @@ def encode_triplets(tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: En
             encoded.num_trimmed += 1
         ids = {name: np.asarray(prompt, dtype=np.int32) for name, prompt in contexts.items()}
         encoded.examples.append(
-            Example(triplet.id, triplet.is_negative and rules.objective != 'hindsight', ids, np.asarray(response, dtype=np.int32))
+            Example(triplet.id, triplet.is_negative, ids, np.asarray(response, dtype=np.int32))
         )
     return encoded
 
@@ -132,8 +132,6 @@ def _prompt_texts(tokenizer: Tokenizer, triplet: Triplet, rules: EncodingRules) 
     if rules.objective == "judge":
         prompt = render_judge_prompt(tokenizer, rules.template, triplet.instruction, triplet.response)
         return {"instruction": prompt}
-    if rules.objective == "hindsight":
-        return {"instruction": render_prompt(tokenizer, rules.template, triplet.instruction, triplet.judgment)}
     return {
         name: render_prompt(tokenizer, rules.template, triplet.instruction, judgment)
         for name, judgment in context_judgments(triplet.judgment, rules.fake_judgment).items()

@@ -12,7 +12,7 @@ import random
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from cut_dist.generators.batches import BatchSampler, Prompt, Sampling, plan_bat
 from cut_dist.model.load import load_tokenizer
 from cut_dist.online.ranks import Ranks as GeneratorRanks
 from cut_dist.study import judgments
-from cut_dist.study.corpus import corpus, row
+from cut_dist.study.corpus import corpus, refine_request, row
 from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import JUDGED, OTHERS, Item, Symbols, draw
 from cut_dist.data.templates import render_prompt, tokenize_prompts
@@ -58,13 +58,13 @@ class Lab:
     Args:
         cfg: the study.
         seed: of corpus, weights, instructions, samples and training.
-        folder: where base model, triplets and trained models lie.
+        root: folder of all laboratories; base model, triplets and trained models of this one lie in <root>/seed<seed>.
         trainer: runs a training in this process.
     """
 
-    def __init__(self, cfg: StudyConfig, seed: int, folder: Path, trainer: Trainer) -> None:
-        self.cfg, self.seed, self.folder, self._trainer = cfg, seed, folder, trainer
-        self.base = folder / "base" / "model"
+    def __init__(self, cfg: StudyConfig, seed: int, root: Path, trainer: Trainer) -> None:
+        self.cfg, self.seed, self.folder, self._trainer = cfg, seed, root / f"seed{seed}", trainer
+        self.base = self.folder / "base" / "model"
 
     # ---- the base model ----------------------------------------------------------------------------------------------
 
@@ -79,7 +79,7 @@ class Lab:
         write_rows(path, corpus(self.seed, study.pretrain_steps * study.pretrain_batch))
         model = replace(self.cfg.model, tokenizer=str(tokenizer))
         train = replace(
-            self.cfg.train, lr=study.pretrain_lr, warmup_steps=min(100, study.pretrain_steps // 4), betas=[0.9, 0.98],
+            self.cfg.train, lr=study.pretrain_lr, warmup_ratio=0.05, schedule="cosine", betas=[0.9, 0.98],
             max_steps=study.pretrain_steps, global_batch_size=study.pretrain_batch,
         )  # fmt: skip
         self._train("base", model, path, replace(self.cfg.objective, name="hindsight"), train)
@@ -102,6 +102,13 @@ class Lab:
             said = [None if j is None else negative.pop() for j in said]
         return [row(s.id, s.item, s.response, j) for s, j in zip(samples, said) if s.response]
 
+    def refined(self, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict]:
+        """The rows with `refinement`: what `model` makes of each wrong response by its judgment, greedily (ILF)."""
+        wrong = [row for row in rows if row["judgment"] is not None]
+        asked = [refine_request(row["instruction"], row["response"].split(), row["judgment"]) for row in wrong]
+        made = dict(zip((row["id"] for row in wrong), self._reply(model, asked, temperature=0.0, name="refine")))
+        return [{**row, "refinement": " ".join(made[row["id"]]) if row["id"] in made else None} for row in rows]
+
     # ---- training and measuring --------------------------------------------------------------------------------------
 
     def train(self, name: str, start: Path, triplets: Path, objective: Mapping[str, Any], train: Mapping[str, Any],
@@ -123,6 +130,10 @@ class Lab:
             train=train, run=run, seed=self.seed,
         )  # fmt: skip
         return self._trainer.run(cfg)
+
+    def discard(self, name: str) -> None:
+        """Remove a trained model and its run, which the cell's numbers outlive."""
+        shutil.rmtree(self.folder / name)
 
     def measure(self, model: Path, which: str = "heldout") -> dict[str, Any]:
         """How well a model does on held-out instructions, and what of the rest is left.
@@ -170,9 +181,12 @@ class Lab:
         return [draw(rng, families) for _ in range(count)]
 
     def _answer(self, model: Path, items: Sequence[Item], *, temperature: float, name: str) -> list[Symbols]:
+        return self._reply(model, [item.instruction for item in items], temperature=temperature, name=name)
+
+    def _reply(self, model: Path, asked: Sequence[str], *, temperature: float, name: str) -> list[Symbols]:
         cfg = ModelConfig(name_or_path=str(model))
         tokenizer = load_tokenizer(cfg)
-        texts = [render_prompt(tokenizer, TEMPLATE, item.instruction) for item in items]
+        texts = [render_prompt(tokenizer, TEMPLATE, text) for text in asked]
         ids = tokenize_prompts(tokenizer, TEMPLATE, texts)
         seed = stable_seed(self.seed, name)
         prompts = [Prompt(f"{i:06}", each, seed + i) for i, each in enumerate(ids)]

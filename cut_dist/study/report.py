@@ -1,0 +1,91 @@
+"""What the study found: numbers.json, report.html and a figure for each part, from the cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cut_dist import charts, durable
+from cut_dist.benchmark.machine import machine
+from cut_dist.study import page
+from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.statistics import Interval, interval
+
+if TYPE_CHECKING:
+    from cut_dist.study.config import StudyConfig
+
+Table = dict[str, dict[str, Interval]]  # what → measure → mean over seeds
+
+
+def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> Path:
+    """Gather the cells by part and write all files of the report.
+
+    Returns:
+        The folder that they lie in.
+    """
+    folder = Path(cfg.study.results or Path(cfg.study.root) / "results")
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = gather({cell.name: results[cell.name] for cell in cells})
+    numbers = {
+        "machine": machine(), "study": dataclasses.asdict(cfg.study),
+        "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
+        "parts": {
+            part: {what: {k: dataclasses.asdict(v) for k, v in row.items()} for what, row in table.items()}
+            for part, table in tables.items()
+        },
+        "tuned": {cell.name: results[cell.name].get("recipe") for cell in cells if cell.name.startswith("methods/0/")},
+        "failed": {cell.name: results[cell.name][FAILED] for cell in cells if FAILED in results[cell.name]},
+    }  # fmt: skip
+    durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
+    figures = page.figures(tables) if charts.available() else {}
+    for name, (_, svg) in figures.items():
+        durable.replace_file(folder / f"{name}.svg", page.standalone(svg).encode())
+    durable.replace_file(folder / "report.html", page.render(cfg, tables, numbers, figures).encode())
+    return folder
+
+
+def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
+    """part → what → measure → mean over seeds, of cells named `<part>/<seed>/<what>`; the tuning is left out.
+
+    A cell that failed counts in none; its row says how many seeds there are.
+    """
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for name, numbers in cells.items():
+        part, seed, *what = name.split("/")
+        if part == "tuning" or seed == "1000":
+            continue
+        for measure, value in _flat(numbers).items():
+            found.setdefault(part, {}).setdefault("/".join(what) or part, {}).setdefault(measure, []).append(value)
+    return {
+        part: {what: {m: interval(values) for m, values in row.items()} for what, row in table.items()}
+        for part, table in found.items()
+    }
+
+
+def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Every number of a cell by its path: "rounds.2.accuracy"; a curve's points by their λ: "fake.1.5.precision"."""
+    flat = {}
+    for key, value in numbers.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and key != "recipe":
+            flat |= _flat(value, f"{name}.")
+        elif isinstance(value, list):
+            for place, item in enumerate(value, 1):
+                here = f"{name}.{item['lam']:g}" if isinstance(item, Mapping) and "lam" in item else f"{name}.{place}"
+                flat |= _flat(item, f"{here}.") if isinstance(item, Mapping) else {here: float(item)}
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            flat[name] = float(value)
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """With null for what is not finite, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

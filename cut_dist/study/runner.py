@@ -1,0 +1,130 @@
+"""The study under way: processes that take one cell after the other until all are done.
+
+<root>/labs/seed<n>/    a laboratory: corpus, base model, triplets, trainings under way
+<root>/cells/           a file for each cell that is done; a cell is locked while a process is at it
+<root>/results/         report, figures and numbers
+
+Started again, what is done stays done. Several machines may work on one folder that they share.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from contextlib import suppress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from cut_dist.process import StopSignal, die_with_parent
+from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.config import StudyConfig
+from cut_dist.wording import UserError
+
+if TYPE_CHECKING:
+    from cut_dist.study.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+_LOOK_S, _SAY_S = 1.0, 30.0
+UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
+
+
+def run_study(cfg: StudyConfig) -> int:
+    """Make all cells with `study.workers` processes, then the report.
+
+    Returns:
+        0 when all is done; 1 where a worker died or cells failed, which the log names; 75 where it was stopped.
+    """
+    from cut_dist.study.parts import study_cells
+    from cut_dist.study.report import write_report
+
+    cells, results = study_cells(cfg), results_of(cfg)
+    if _left(cells, results):
+        stop = StopSignal(interrupt=True)
+        threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the workers, which begin as new interpreters
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=_work, args=(cfg,)) for _ in range(cfg.study.workers)]
+        for worker in workers:
+            worker.start()
+        _watch(workers, cells, results, stop)
+        if stop.asked:
+            log.info("stopped as asked; the same command goes on")
+            return UNFINISHED
+    left, bad = _left(cells, results), [c.name for c in cells if FAILED in results.get(c.name, {})]
+    for name in bad:
+        log.warning("%s: %s", name, results[name][FAILED])
+    if left:
+        log.error("%d of %d cells could not be made; the lines above say why. The same command goes on", len(left), len(cells))
+        return 1
+    log.info("report written to %s", write_report(cfg, cells, results))
+    return 1 if bad else 0
+
+
+def results_of(cfg: StudyConfig) -> Results:
+    return Results(Path(cfg.study.root) / "cells")
+
+
+def _left(cells: Sequence[Cell], results: Results) -> list[Cell]:
+    return [cell for cell in cells if cell.name not in results]
+
+
+def _watch(workers: Sequence[multiprocessing.Process], cells: Sequence[Cell], results: Results, stop: StopSignal) -> None:
+    """Wait for the workers, say how far they are, hand on a wish to stop."""
+    said = time.monotonic()
+    at_start = len(_left(cells, results))
+    began, passed_on = said, False
+    while any(worker.is_alive() for worker in workers):
+        time.sleep(_LOOK_S)
+        if stop.asked and not passed_on:
+            passed_on = True
+            for worker in workers:
+                worker.terminate()
+        if time.monotonic() - said > _SAY_S:
+            said, left = time.monotonic(), len(_left(cells, results))
+            made = at_start - left
+            rest = f", about {left * (said - began) / made / 60:.0f} min left" if made else ""
+            log.info("%d of %d cells%s", len(cells) - left, len(cells), rest)
+
+
+def _work(cfg: StudyConfig) -> None:
+    """One worker's life: the next cell that is due and not taken, until none is left."""
+    from cut_dist.study.parts import study_cells
+    from cut_dist.study.trainer import Stopped, Trainer
+
+    die_with_parent()
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("cut_dist.study").setLevel(logging.INFO)
+    cells, results = study_cells(cfg), results_of(cfg)
+    with Trainer() as trainer, suppress(Stopped):
+        while left := _left(cells, results):
+            due = (cell for cell in left if all(need in results for need in cell.needs))
+            if not any(_take(cfg, cell, results, trainer) for cell in due):
+                time.sleep(_LOOK_S)
+            trainer.check()
+
+
+def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> bool:
+    """Make a cell, unless another process is at it or has made it by now."""
+    path = results.path(cell.name).with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, blocking=False):
+            if cell.name in results:
+                return False
+            began = time.monotonic()
+            lab = cell.laboratory(cfg, cell.seed, Path(cfg.study.root) / "labs", trainer)
+            try:
+                numbers = cell.measure(lab, results)
+            except UserError as error:  # a training that came to nothing is a result too; a defect is not
+                numbers = {FAILED: str(error)}
+            results.write(cell.name, numbers)
+            log.info("%s: %.0f s", cell.name, time.monotonic() - began)
+    except Timeout:
+        return False
+    return True
