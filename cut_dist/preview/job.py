@@ -139,6 +139,8 @@ def _settings(cfg: Config) -> list[str]:
     loss = f"λ = {o.lam:g}, α = {o.alpha:g}, γ = {o.gamma:g}; contrast: {contrast}; reduction {o.reduction}"
     if o.name == "judge":
         loss = f"an AI judge: likelihood of the judgment and the decision; reduction {o.reduction}"
+    elif o.name != "cut":
+        loss = f"objective {o.name}; reduction {o.reduction}"
     model = cfg.model.name_or_path or "with random weights"
     return [f"model {model}; data {near(data.path)}; template {data.template}; seed {cfg.seed}", loss]
 
