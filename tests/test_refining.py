@@ -54,9 +54,12 @@ def test_killed_and_started_again_it_refines_each_row_once(source, monkeypatch):
     assert refine_stage(cfg, source, output) == 0 and len(calls) == before
 
     rows = {row.id: row for row in read_records(output, RefinedRow)}
-    answers = {row.id: row.response for row in read_records(source.with_name("refined.jsonl.responses.jsonl"), Response)}
+    responses = read_records(source.with_name("refined.jsonl.responses.jsonl"), Response)
+    answers = {row.id: row.response for row in responses}
     counts = read_manifest(output)["counts"]
-    assert counts["refined"] + counts["align_p"] + counts["empty_left_out"] == len(ROWS) and counts["align_p"] == 1
+    assert sum(counts.values()) == len(ROWS) and counts["align_p"] == 1 and len(rows) == counts["refined"] + 1
+    # the random model writes a NUL byte into one, which training would refuse
+    assert counts["NUL byte"] == 1 and "\0" in answers["t5"] and "t5" not in rows
     assert rows["t2"] == RefinedRow("t2", "Count to 2.\nPlease.", "one 2", None, None)
     for row in rows.values():
         if row.judgment is not None:

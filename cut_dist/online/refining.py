@@ -8,14 +8,17 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cut_dist.config_check import require
+from cut_dist.data.formats import FORMATS
+from cut_dist.data.objectives import NO_REFINEMENT
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.templates import REFINE_TASK
-from cut_dist.data.triplets import BadRowsError, DataError, Triplet
+from cut_dist.data.triplets import BadRowsError, DataError, RowError, Triplet, make_triplet
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.generating import generate_stage
 from cut_dist.online.ranks import Ranks
@@ -24,6 +27,8 @@ from cut_dist.online.stage import open_stage
 from cut_dist.wording import counted
 
 log = logging.getLogger(__name__)
+
+COLUMNS = FORMATS["cut_dist"].columns
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ def refine_stage(cfg: OnlineConfig, source: Path, output: Path) -> int:
     Args:
         cfg: what `generate_stage` reads; `generator.samples` must be 1.
         source: triplets in any known format. What a row holds beside the fields of `RefinedRow` is not copied.
-        output: rows of `RefinedRow`. A row whose refinement is empty is left out, counted and named.
+        output: rows of `RefinedRow`. A row whose refinement training would refuse (empty, a NUL byte) is left out and
+            counted by reason in the manifest.
 
     Returns:
         The exit status of this rank.
@@ -93,16 +99,19 @@ def _join(triplets: Sequence[Triplet], source: Path, answers: Path, output: Path
             log.info("%s is there already, made of the same triplets in the same way", output)
             return
         replies = {row.id: row.response for row in read_records(answers, Response)}
-        rows, empty = [], []
+        rows, left_out = [], defaultdict(list)
         for each in triplets:
             refinement = replies[each.id] if each.is_negative else None
-            if each.is_negative and not refinement.strip():
-                empty.append(each.id)
-            else:
-                rows.append(RefinedRow(each.id, each.instruction, each.response, each.judgment, refinement))
+            row = RefinedRow(each.id, each.instruction, each.response, each.judgment, refinement)
+            try:
+                if make_triplet(vars(row), COLUMNS, row.id, source="").refinement is None and each.is_negative:
+                    raise RowError(NO_REFINEMENT)
+                rows.append(row)
+            except RowError as error:
+                left_out[str(error).partition(":")[0]].append(each.id)
         refined = sum(row.refinement is not None for row in rows)
-        stage.finish(rows, {"refined": refined, "align_p": len(rows) - refined, "empty_left_out": len(empty)})
+        reasons = {reason: len(ids) for reason, ids in left_out.items()}
+        stage.finish(rows, {"refined": refined, "align_p": len(rows) - refined, **reasons})
         log.info("%s: %s refined, %d Align-P as they were", output, counted(refined, "response"), len(rows) - refined)
-        if empty:
-            named = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            log.warning("left out, since their refinement is empty: %s (%s)", counted(len(empty), "row"), named)
+        for reason, ids in left_out.items():
+            log.warning("%s left out, %s: %s", counted(len(ids), "row"), reason, ", ".join(ids[:5]))
