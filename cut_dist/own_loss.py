@@ -82,6 +82,7 @@ def with_reference(engine, data: Prepared, cfg: Config, ranks: Ranks, folder: Pa
         ReferenceError: on all ranks, if it is missing or of other data and the weights have changed since.
     """
     from cut_dist.engine.launch import broadcast_object
+    from cut_dist.engine.state import on_main
 
     path = folder / REFERENCE
     margins = broadcast_object(_read(path, data.content_hash) if ranks.is_main else None, ranks)
@@ -93,9 +94,8 @@ def with_reference(engine, data: Prepared, cfg: Config, ranks: Ranks, folder: Pa
     pairs = [*data.train, *data.heldout_own]
     if margins is None:
         margins = [_margin(parts) for parts in term_logps(engine, pairs, cfg, ranks)]
-        if ranks.is_main:
-            content = {"data_content": data.content_hash, "ids": [pair.id for pair in pairs], "margins": margins}
-            durable.replace_file(path, json.dumps(content).encode())
+        content = {"data_content": data.content_hash, "ids": [pair.id for pair in pairs], "margins": margins}
+        on_main(ranks, lambda: durable.replace_file(path, json.dumps(content).encode()), "keep the reference")
     known = [replace(pair, reference_margin=margin) for pair, margin in zip(pairs, margins, strict=True)]
     return replace(data, train=known[: len(data.train)], heldout_own=known[len(data.train) :])
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from head_cases import assert_same, evaluate, from_whole_logits, random_inputs
 from local_models import SIZES
 from rich.console import Console
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -19,6 +20,7 @@ from cut_dist.data.packing import PackedPairs, rank_micro_batches
 from cut_dist.data.prepare import prepare
 from cut_dist.data.templates import render_judge_prompt, render_prompt
 from cut_dist.data.triplets import BadRowsError
+from cut_dist.kernels.fused_linear_cut import fused_linear_cut
 from cut_dist.model.attention import choose_backend
 from cut_dist.model.head import CutModel
 from cut_dist.model.tiny import byte_tokenizer
@@ -204,3 +206,13 @@ def test_the_preview_shows_every_objective(tmp_path, objective, split):
     assert f"objective {objective}" in text and "trimmed: the first" not in text
     if split == "train" and objective == "ilf_dpo":
         assert "rejected for the response below: “bang”" in text
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_a_negative_weight_turns_a_rows_gradient_round(backend):
+    """What DPO gives the rows of rejected responses."""
+    inputs = random_inputs(7, None, 11, 5, dtype=torch.float32)
+    inputs["token_weight"] = torch.tensor([1.0, -0.5, 2.0, -3.0, 0.0, 0.25, -1.0])
+    actual, expected = (evaluate(f, inputs, **b) for f, b in
+                        ((fused_linear_cut, {"backend": backend}), (from_whole_logits, {})))  # fmt: skip
+    assert_same(actual, expected, rtol=1e-4, atol=1e-6)

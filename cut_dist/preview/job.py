@@ -105,6 +105,8 @@ def _place_in_run(index: int, train: Sequence[Example], sampler: Sampler, cfg: C
     else:
         share = f"({len(batch)} examples × {len(train[index].response_ids)} tokens)"
     where = f"first in step {step + 1:,} of {sampler.total_steps:,}"
+    if cfg.objective.name == "ilf_dpo":
+        return f"{where}; the pair weighs 1/{len(batch)} there"
     return f"{where}; each response token weighs 1/{share} = {weight:.3g} there"
 
 
