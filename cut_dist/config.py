@@ -40,7 +40,8 @@ RANDOM_INIT_KEYS = (
 )  # fmt: skip
 
 DataFormat = Literal["auto", "cut_dist", "alpaca", "shepherd", "summarization", "ultrafeedback", "columns"]
-TRIPLET_COLUMNS = ("id", "instruction", "input", "response", "judgment")
+TRIPLET_COLUMNS = ("id", "instruction", "input", "response", "judgment", "refinement")
+ObjectiveName = Literal["cut", "judge", "sft", "hindsight", "forward_prediction", "ilf_mle", "ilf_dpo"]
 
 
 @dataclass
@@ -116,7 +117,7 @@ class DataConfig:
 class ObjectiveConfig:
     """The loss; lam, alpha and gamma are the paper's (equations 5 and 6)."""
 
-    name: Literal["cut", "judge"] = "cut"  # judge: likelihood of an AI judge's replies; lam, alpha, gamma rest
+    name: ObjectiveName = "cut"  # under all others lam, alpha and gamma only measure
     # A token is inappropriate where p(y|x,j-) > lam * p(y|x,j+), and unlearned by alpha * p(y|x,j-)^gamma.
     lam: float = ranged(1.1, above=0, why="paper: 1.1 or 1.2")
     alpha: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5 or 1")
@@ -124,13 +125,14 @@ class ObjectiveConfig:
     contrast: Literal["fake", "instruction"] = "fake"  # the context that stands for j+
     fake_judgment: str = "Perfect."  # under judge: what it learns to say of a satisfactory response, before "Yes."
     reduction: Literal["example_mean", "token_mean"] = "example_mean"
+    beta: float = ranged(0.1, above=0)  # ilf_dpo: how fast a pair's loss falls with its margin
 
     def __post_init__(self) -> None:
         given = self.contrast != "fake" or self.fake_judgment.strip() != ""
         remedy = "contrast=fake needs one; to do without set objective.contrast=instruction"
         require(given, "objective.fake_judgment", self.fake_judgment, remedy)
-        praise = self.name != "judge" or self.fake_judgment.strip() != ""
-        remedy = "objective=judge teaches it as the judgment of a satisfactory response"
+        praise = self.name not in ("judge", "forward_prediction") or self.fake_judgment.strip() != ""
+        remedy = f"objective={self.name} teaches it as the judgment of a satisfactory response"
         require(praise, "objective.fake_judgment", self.fake_judgment, remedy)
 
 

@@ -139,8 +139,9 @@ class Recorder:
         log.error("not finite: %s in a row, so giving up. %s. %s", counted(bad_steps, "step"), rest, remedy)
 
     def evaluation(
-        self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict], tokens: list[dict]
-    ) -> None:
+        self, step: int, splits: dict[str, Sequence[TokenRecord]], generations: list[dict], tokens: list[dict],
+        own: dict[str, dict[str, float]],
+    ) -> None:  # fmt: skip
         """One evaluation: evaluations/step_*.json, metrics.jsonl and tracker.
 
         Args:
@@ -148,12 +149,16 @@ class Recorder:
             splits: "heldout" and "train" to their records.
             generations: as `evaluate.generate` returns them.
             tokens: as `evaluate.judged_tokens` returns them; for the tracker alone.
+            own: by split, metrics of an objective that is measured apart, in place of CUT's loss; empty under CUT.
         """
         folder = self.folder / EVALUATIONS
         folder.mkdir(exist_ok=True)
         reference = reference_tokens(folder / REFERENCE, [r for records in splits.values() for r in records])
         metrics = {split: summarise(records, reference) for split, records in splits.items() if records}
-        content = {"step": step, "metrics": metrics, "generations": generations}
+        for split, numbers in own.items():
+            others = {key: value for key, value in metrics.get(split, {}).items() if key != "loss"}
+            metrics |= {split: numbers | others} if numbers or others else {}
+        content = {"step": step, "objective": self.cfg.objective.name, "metrics": metrics, "generations": generations}
         durable.replace_file(folder / f"{checkpoint.tag_of(step)}.json", json.dumps(content, indent=1).encode())
         flat = {f"{split}/{key}": value for split, summary in metrics.items() for key, value in summary.items()}
         self.metrics.append({"kind": "eval", "step": step, **flat})

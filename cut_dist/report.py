@@ -16,6 +16,8 @@ from cut_dist.wording import counted
 SPLITS = {"heldout": "held-out", "train": "training"}
 ROWS = {  # key of evaluate.summarise → what it is called for a reader
     "loss": "loss, L1 + L2",
+    "reward_margin": "margin of the rewards",
+    "reward_accuracy": "chosen above rejected, share",
     "nll_instruction": "−log p, instruction context",
     "nll_align_p": "  of Align-P responses",
     "nll_authentic": "−log p, authentic context",
@@ -68,7 +70,8 @@ def _numbers(before: dict[str, Any], after: dict[str, Any]) -> Table:
     for split in before["metrics"]:
         for column in (f"{SPLITS[split]}\nbefore", "\nafter"):
             table.add_column(column, justify="right", no_wrap=True)
-    for key, label in ROWS.items():
+    labels = ROWS if after.get("objective", "cut") == "cut" else {**ROWS, "loss": f"loss of {after['objective']}"}
+    for key, label in labels.items():
         values = [e["metrics"].get(split, {}).get(key) for split in before["metrics"] for e in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("" if value is None else f"{value:.3f}" for value in values))

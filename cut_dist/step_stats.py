@@ -10,7 +10,7 @@ import math
 
 import torch
 
-from cut_dist.data.packing import PackedBatch
+from cut_dist.data.packing import PackedBatch, PackedPairs
 from cut_dist.engine.launch import Ranks
 from cut_dist.model.head import CutOutput
 from cut_dist.throughput import ModelShape, causal_pairs, forward_flops, memory_stats, mfu, peak_flops
@@ -29,6 +29,9 @@ SUMS = (
     "p_others",
     "tokens",  # that went through the decoder, less those of fillers
     "flops",  # of the model, forward and backward; the fake context needs only the forward
+    "pairs",  # of ilf_dpo, and the two numbers below summed over them
+    "reward_margin",
+    "reward_accuracy",
     "gradient_square",
     "not_finite",  # ranks that saw a loss or gradient that is not finite
     "stop",  # ranks that were asked to stop
@@ -47,6 +50,8 @@ def micro_batch_sums(
     negatives = batch.rows_authentic.shape[0]
     weight = batch.token_weight.double()
     real = (weight > 0).double()
+    if isinstance(batch, PackedPairs):
+        weight = torch.zeros_like(weight)  # its loss is no sum over tokens
     instruction = weight * out.loss_instruction.double()
     authentic = weight * out.loss_authentic.double()
     p = out.logp.double().exp()
@@ -62,7 +67,7 @@ def micro_batch_sums(
         instruction[:negatives].sum(),
         authentic.sum(),
         instruction[negatives:].sum(),
-        known(len(batch.examples)),
+        known(len(set(batch.examples))),
         real.sum(),
         real[:negatives].sum(),
         inappropriate.sum(),
@@ -71,10 +76,18 @@ def micro_batch_sums(
         (others * p[:negatives]).sum(),
         known(batch.num_tokens if batch.examples else 0),
         known(model_flops(batch, shape) if batch.examples else 0),
+        *(_preferences(batch, out) if isinstance(batch, PackedPairs) else [known(0)] * 3),
         known(0),
         known(0),
         known(0),
     ])  # fmt: skip
+
+
+def _preferences(batch: PackedPairs, out: CutOutput) -> list[torch.Tensor]:
+    """Pairs that are no fillers, and over them the sums of the rewards' margins and of where they are above 0."""
+    real = (batch.pair_weight > 0).double()
+    margin = batch.beta * batch.margins(out.logp).double()
+    return [real.sum(), (real * margin).sum(), (real * (margin > 0)).sum()]
 
 
 def model_flops(batch: PackedBatch, shape: ModelShape | None) -> float:
@@ -113,11 +126,18 @@ def step_metrics(sums: list[float], seconds: float, ranks: Ranks) -> dict[str, f
         "weight_inappropriate": total["weight_inappropriate"] / inappropriate if inappropriate else 0.0,
         "p_others": total["p_others"] / (align_n - inappropriate) if align_n > inappropriate else 0.0,
         "grad_norm": math.sqrt(total["gradient_square"]) if total["gradient_square"] >= 0 else math.nan,
+        **_rewards(total),
         "seconds": seconds,
         "tokens_per_s": total["tokens"] / seconds,
         **_rates(total["flops"], seconds, ranks),
         **memory_stats(ranks.device),
     }
+
+
+def _rewards(total: dict[str, float]) -> dict[str, float]:
+    if not total["pairs"]:
+        return {}
+    return {name: total[name] / total["pairs"] for name in ("reward_margin", "reward_accuracy")}
 
 
 def _rates(flops: float, seconds: float, ranks: Ranks) -> dict[str, float]:

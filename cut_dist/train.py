@@ -7,15 +7,17 @@ import math
 import os
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from cut_dist import evaluate, report
+from cut_dist import evaluate, own_loss, report
 from cut_dist.config import Config
 from cut_dist.data.ahead import made_ahead
 from cut_dist.data.examples import Example
+from cut_dist.data.objectives import is_measured_apart
 from cut_dist.data.packing import PackedBatch, rank_micro_batches
 from cut_dist.data.prepare import Prepared, prepare
 from cut_dist.data.sampler import Sampler
@@ -92,6 +94,8 @@ def run_training(
     engine = build_engine(cfg, ranks)
     if start.checkpoint:
         load_checkpoint(engine, ranks, Path(start.checkpoint))
+    if cfg.objective.name == "ilf_dpo":
+        data = own_loss.with_reference(engine, data, cfg, ranks, Path(start.folder), start.step)
     sampler = Sampler(len(data.train), cfg.train.global_batch_size, cfg.seed, cfg.train.epochs, cfg.train.max_steps)
     shape = model_shape(engine.module.causal_lm.config)
     step, total, saved = start.step, sampler.total_steps, start.step
@@ -170,6 +174,7 @@ def pack_batch(batch: list[Example], cfg: Config, ranks: Ranks) -> list[PackedBa
         rank=ranks.rank,
         world_size=ranks.world_size,
         token_budget=cfg.train.micro_batch_tokens,
+        beta=cfg.objective.beta if cfg.objective.name == "ilf_dpo" else None,
     )
     return micro_batches if ranks.device.type == "cpu" else [packed.pinned() for packed in micro_batches]
 
@@ -205,13 +210,18 @@ def run_evaluation(
     The held-out numbers say what generalises, those of the training sample what was learnt.
     """
     sample = evaluate.train_sample(data.train, cfg.eval.train_sample)
+    own = {}
+    if is_measured_apart(cfg.objective.name):  # held-out triplets in CUT's contexts, and the objective's own loss
+        parts = {"heldout": data.heldout_own, "train": sample}
+        own = {split: own_loss.own_metrics(engine, examples, cfg, ranks) for split, examples in parts.items()}
+        sample = []
     records = evaluate.token_records(engine, [*data.heldout, *sample], cfg, ranks)
     chosen = evaluate.generation_examples(data.heldout, cfg.eval.generations)
     generations = evaluate.generate(engine, tokenizer, chosen, cfg.eval.max_new_tokens, ranks)
     if recorder:
         splits = {"heldout": records[: len(data.heldout)], "train": records[len(data.heldout) :]}
         tokens = evaluate.judged_tokens(splits["heldout"], data.heldout, tokenizer, cfg.tracker.judged_tokens)
-        recorder.evaluation(step, splits, generations, tokens)
+        recorder.evaluation(step, splits, generations, tokens, own)
     return step
 
 
@@ -219,7 +229,7 @@ def run_export(
     engine, tokenizer: Tokenizer, examples: list[Example], cfg: Config, ranks: Ranks, target: Path
 ) -> None:
     """Write the model to `target` and check it against the engine; a collective."""
-    probe = sorted(examples, key=lambda e: len(e.response_ids))[len(examples) // 2]
+    probe = replace(sorted(examples, key=lambda e: len(e.response_ids))[len(examples) // 2], also=())
     [record] = evaluate.token_records(engine, [probe], cfg, ranks)
     state = full_state_dict(engine, ranks)
 

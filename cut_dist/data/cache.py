@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,12 @@ from cut_dist.data.triplets import Reject
 logger = logging.getLogger(__name__)
 
 # Raise it with every change that makes other tokens, choices or files out of the same input.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 REJECTS = "rejects.jsonl"
 _TOKENS = "tokens.safetensors"
 _INDEX = "index.json"
+_LISTS = ("train", "heldout", "heldout_own")  # of `Prepared`
 _PROBE = "Perfect.\n\n  naïve 12 <s></s>"
 
 
@@ -89,9 +90,9 @@ def load_prepared(folder: Path) -> Prepared | None:
         if _sha256(_dump(index)) != envelope["sha256"] or _sha256(tokens) != index["tokens_sha256"]:
             raise ValueError("its hash is wrong")
         arrays = load(tokens)
-        train, heldout = (_unpack(arrays, name, index[name]) for name in ("train", "heldout"))
+        train, heldout, own = (_unpack(arrays, name, index[name]) for name in _LISTS)
         rejects = [Reject(**reject) for reject in index["rejects"]]
-        return Prepared(train, heldout, rejects, index["counts"], index["content_hash"])
+        return Prepared(train, heldout, rejects, index["counts"], index["content_hash"], own)
     except FileNotFoundError:
         if folder.exists():
             logger.warning("the cached data set %s lacks a file; it is made anew", folder)
@@ -107,11 +108,10 @@ def save_prepared(folder: Path, prepared: Prepared) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     stage = folder.parent / f".{folder.name}.{os.getpid()}"
     stage.mkdir()
-    arrays = {**_pack("train", prepared.train), **_pack("heldout", prepared.heldout)}
-    tokens = save(arrays)
+    lists = {name: getattr(prepared, name) for name in _LISTS}
+    tokens = save({key: array for name, examples in lists.items() for key, array in _pack(name, examples).items()})
     index = {
-        "train": [[e.id, e.is_negative] for e in prepared.train],
-        "heldout": [[e.id, e.is_negative] for e in prepared.heldout],
+        **{name: [[e.id, e.is_negative, len(e.also)] for e in examples] for name, examples in lists.items()},
         "rejects": [asdict(reject) for reject in prepared.rejects],
         "counts": prepared.counts,
         "content_hash": prepared.content_hash,
@@ -132,8 +132,9 @@ def save_prepared(folder: Path, prepared: Prepared) -> None:
 
 
 def _pack(name: str, examples: list[Example]) -> dict[str, np.ndarray]:
-    """All token ids of a list end to end (each example's prompts, its response), and each piece's length."""
-    pieces = [ids for example in examples for ids in (*example.prompt_ids.values(), example.response_ids)]
+    """All token ids of a list end to end (each term's prompts, its response), and each piece's length."""
+    terms = [term for example in examples for term in example.terms]
+    pieces = [ids for term in terms for ids in (*term.prompt_ids.values(), term.response_ids)]
     tokens = np.concatenate(pieces) if pieces else np.zeros(0)
     return {
         f"{name}.tokens": tokens.astype(np.int32),
@@ -143,11 +144,15 @@ def _pack(name: str, examples: list[Example]) -> dict[str, np.ndarray]:
 
 def _unpack(arrays: dict[str, np.ndarray], name: str, rows: list[list]) -> list[Example]:
     pieces = iter(np.split(arrays[f"{name}.tokens"], np.cumsum(arrays[f"{name}.lengths"])[:-1]))
-    examples = []
-    for id, is_negative in rows:
+
+    def take(id: str, is_negative: bool) -> Example:
         contexts = ("instruction", "authentic", "fake") if is_negative else ("instruction",)
-        prompt_ids = {context: next(pieces) for context in contexts}
-        examples.append(Example(id, is_negative, prompt_ids, next(pieces)))
+        return Example(id, is_negative, {context: next(pieces) for context in contexts}, next(pieces))
+
+    examples = []
+    for id, is_negative, num_also in rows:
+        first = take(id, is_negative)
+        examples.append(replace(first, also=tuple(take(id, is_negative) for _ in range(num_also))))
     return examples
 
 

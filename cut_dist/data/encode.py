@@ -5,21 +5,19 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from cut_dist.data.examples import Example
+from cut_dist.data.objectives import NO_REFINEMENT, OBJECTIVES, Prompts
 from cut_dist.data.templates import (
     Tokenizer,
     build_judge_replies,
     build_prompts,
     build_responses,
-    context_judgments,
     control_strings,
     count_tokens,
-    judge_reply,
-    render_judge_prompt,
-    render_prompt,
     tokenize_prompts,
 )
 from cut_dist.data.triplets import DataError, Reject, Triplet
@@ -35,8 +33,7 @@ class EncodingRules:
         max_length: most tokens of prompt and response together, in the longest context.
         max_judgment_tokens: most tokens of a judgment.
         trims_overlong: take text off the beginning of the instruction where that makes a triplet fit.
-        objective: "cut", or "judge": one context, an AI judge's prompt with instruction and response, and as the
-            response to learn the judgment with the decision.
+        objective: key of `cut_dist.data.objectives.OBJECTIVES`.
     """
 
     template: str
@@ -49,20 +46,22 @@ class EncodingRules:
 
 @dataclass
 class Encoded:
-    """Examples in the order of the triplets, and what is not among them: bad rows and rows too long."""
+    """Examples in the order of the triplets, and what is not among them: bad rows, rows too long, and rows that
+    the objective has no use for (`num_left_out`)."""
 
     examples: list[Example] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     overlong: list[Reject] = field(default_factory=list)
     num_trimmed: int = 0
+    num_left_out: int = 0
 
 
 def encode_triplets(tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules) -> Encoded:
     """Tokenise triplets.
 
-    A triplet is rejected when its response has no tokens, its judgment has too many, or its text makes
-    control tokens. One that is longer than `max_length` loses the beginning of its instruction
-    (`trims_overlong`) or is dropped; its judgment and response stay whole.
+    A triplet is rejected when its response has no tokens, its judgment has too many, it lacks the refinement that
+    the objective needs, or its text makes control tokens. One that is longer than `max_length` loses the beginning of
+    its instruction (`trims_overlong`) or is dropped; its judgment and response stay whole.
 
     Raises:
         DataError: the fake judgment is no usable text, or the tokenizer lacks EOS or a chat template.
@@ -75,28 +74,35 @@ def encode_triplets(tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: En
             encoded.rejects.append(Reject.of(triplet, reason))
         else:
             sound.append(triplet)
-    responses = _build_all_responses(tokenizer, sound, rules)
-    prompts = build_contexts(tokenizer, sound, rules)
-    for triplet, response, contexts in zip(sound, responses, prompts, strict=True):
-        reason = guard.find_in_ids(response, contexts)
-        if len(response) == 1:
+    for triplet, terms in zip(sound, encode_terms(tokenizer, sound, rules), strict=True):
+        if not terms:
+            encoded.num_left_out += 1
+            continue
+        reason = guard.find_in_ids(terms)
+        if any(len(term.reply) == 1 for term in terms):
             reason = "response without tokens: nothing is left of it but EOS"
         if reason:
             encoded.rejects.append(Reject.of(triplet, reason))
             continue
-        length = _length(contexts, response)
+        length = _length(terms)
         if length > rules.max_length:
-            trimmed = _trim(tokenizer, triplet, len(response), rules) if rules.trims_overlong else None
-            if trimmed is None:
+            terms = _trim(tokenizer, triplet, rules) if rules.trims_overlong else None
+            if terms is None:
                 encoded.overlong.append(Reject.of(triplet, _overlong_reason(length, rules)))
                 continue
-            contexts = trimmed
             encoded.num_trimmed += 1
-        ids = {name: np.asarray(prompt, dtype=np.int32) for name, prompt in contexts.items()}
-        encoded.examples.append(
-            Example(triplet.id, triplet.is_negative, ids, np.asarray(response, dtype=np.int32))
-        )
+        encoded.examples.append(_example(triplet, terms, rules))
     return encoded
+
+
+def _example(triplet: Triplet, terms: list[TermIds], rules: EncodingRules) -> Example:
+    # verdicts have their own contexts under CUT alone; other objectives learn all their rows alike
+    is_negative = triplet.is_negative and rules.objective in ("cut", "judge")
+    made = []
+    for term in terms:
+        prompts = {name: np.asarray(prompt, dtype=np.int32) for name, prompt in term.prompts.items()}
+        made.append(Example(triplet.id, is_negative, prompts, np.asarray(term.reply, dtype=np.int32)))
+    return replace(made[0], also=tuple(made[1:]))
 
 
 def _text_problems(
@@ -104,11 +110,13 @@ def _text_problems(
 ) -> list[str | None]:
     """For each triplet, what its text is rejected for before any prompt is made of it."""
     lengths = iter(count_tokens(tokenizer, [t.judgment for t in triplets if t.judgment is not None]))
-    problems = []
+    objective, problems = OBJECTIVES[rules.objective], []
     for triplet in triplets:
         problem = guard.find_in_text(triplet.instruction, "instruction")
-        if rules.objective == "judge":  # it stands in the prompt
+        if objective.reads_response:
             problem = problem or guard.find_in_text(triplet.response, "response")
+        if objective.needs_refinement and triplet.is_negative and triplet.refinement is None:
+            problem = problem or NO_REFINEMENT
         if triplet.judgment is not None:
             problem = problem or guard.find_in_text(triplet.judgment, "judgment")
             length = next(lengths)
@@ -119,60 +127,58 @@ def _text_problems(
     return problems
 
 
-def build_contexts(
+class TermIds(NamedTuple):
+    """`Term` as token ids: the prompt of each context, and the reply with EOS."""
+
+    prompts: dict[str, list[int]]
+    reply: list[int]
+
+
+def encode_terms(
     tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules
-) -> list[dict[str, list[int]]]:
-    """Prompt ids of each context of each triplet, untrimmed, in one call of the tokenizer."""
-    texts = [_prompt_texts(tokenizer, triplet, rules) for triplet in triplets]
-    ids = iter(tokenize_prompts(tokenizer, rules.template, [text for each in texts for text in each.values()]))
-    return [{name: next(ids) for name in each} for each in texts]
-
-
-def _prompt_texts(tokenizer: Tokenizer, triplet: Triplet, rules: EncodingRules) -> dict[str, str]:
-    if rules.objective == "judge":
-        prompt = render_judge_prompt(tokenizer, rules.template, triplet.instruction, triplet.response)
-        return {"instruction": prompt}
-    return {
-        name: render_prompt(tokenizer, rules.template, triplet.instruction, judgment)
-        for name, judgment in context_judgments(triplet.judgment, rules.fake_judgment).items()
+) -> list[list[TermIds]]:
+    """Token ids of what the objective learns of each triplet, untrimmed, in few calls of the tokenizer."""
+    prompts = Prompts(tokenizer, rules.template, rules.fake_judgment)
+    terms = [OBJECTIVES[rules.objective].terms(triplet, prompts) for triplet in triplets]
+    flat = [term for each in terms for term in each]
+    texts = [text for term in flat for text in term.prompts.values()]
+    prompt_ids = iter(tokenize_prompts(tokenizer, rules.template, texts))
+    responses = [term.reply for term in flat if not term.follows_judge_prompt]
+    judgments = [term.reply for term in flat if term.follows_judge_prompt]
+    reply_ids = {
+        False: iter(build_responses(tokenizer, responses, rules.template)),
+        True: iter(build_judge_replies(tokenizer, judgments, rules.template)),
     }
+    return [
+        [TermIds({name: next(prompt_ids) for name in term.prompts}, next(reply_ids[term.follows_judge_prompt]))
+         for term in each]
+        for each in terms
+    ]  # fmt: skip
 
 
-def _build_all_responses(
-    tokenizer: Tokenizer, triplets: Sequence[Triplet], rules: EncodingRules
-) -> list[list[int]]:
-    if rules.objective == "judge":
-        replies = [judge_reply(triplet.judgment, rules.fake_judgment) for triplet in triplets]
-        return build_judge_replies(tokenizer, replies, rules.template)
-    return build_responses(tokenizer, [triplet.response for triplet in triplets], rules.template)
-
-
-def _trim(
-    tokenizer: Tokenizer, triplet: Triplet, response_length: int, rules: EncodingRules
-) -> dict[str, list[int]] | None:
-    """Prompts with the shortest beginning of the instruction taken off that makes every context fit, or None.
+def _trim(tokenizer: Tokenizer, triplet: Triplet, rules: EncodingRules) -> list[TermIds] | None:
+    """Terms with the shortest beginning of the instruction taken off that makes every context fit, or None.
 
     The instruction is cut as text and each prompt tokenised anew, so all contexts still have the same
     instruction and a prompt is what the tokenizer makes of it. Length is all but monotone in the cut, so
     bisection finds it in few tries.
     """
 
-    def prompts(cut: int) -> dict[str, list[int]]:
-        kept = replace(triplet, instruction=triplet.instruction[cut:])
-        return build_contexts(tokenizer, [kept], rules)[0]
+    def terms(cut: int) -> list[TermIds]:
+        return encode_terms(tokenizer, [replace(triplet, instruction=triplet.instruction[cut:])], rules)[0]
 
     def fits(cut: int) -> bool:
-        return max(map(len, prompts(cut).values())) + response_length <= rules.max_length
+        return _length(terms(cut)) <= rules.max_length
 
     end = len(triplet.instruction)
     cut = bisect_left(range(end), True, key=fits)
     while cut < end and not fits(cut):
         cut += 1
-    return prompts(cut) if triplet.instruction[cut:].strip() else None
+    return terms(cut) if triplet.instruction[cut:].strip() else None
 
 
-def _length(contexts: dict[str, list[int]], response: list[int]) -> int:
-    return max(map(len, contexts.values())) + len(response)
+def _length(terms: Sequence[TermIds]) -> int:
+    return max(len(prompt) + len(term.reply) for term in terms for prompt in term.prompts.values())
 
 
 def _overlong_reason(length: int, rules: EncodingRules) -> str:
@@ -202,15 +208,15 @@ class _ControlTokens:
         found = next((string for string in self._strings if string in text), None)
         return found and f'control token: "{found}" in the {role}'
 
-    def find_in_ids(self, response: list[int], contexts: dict[str, list[int]]) -> str | None:
+    def find_in_ids(self, terms: Sequence[TermIds]) -> str | None:
         """A reason that names a control token beyond those that template and EOS bring, or None.
 
         Catches what the text does not show, such as a normaliser that makes a token of look-alike letters.
         """
-        in_response = self._controls(response[:-1])
-        if in_response:
-            return f'control token: "{self._names[in_response[0]]}" is made by the response\'s text'
-        for prompt in contexts.values():
+        in_reply = [control for term in terms for control in self._controls(term.reply[:-1])]
+        if in_reply:
+            return f'control token: "{self._names[in_reply[0]]}" is made by the response\'s text'
+        for prompt in (prompt for term in terms for prompt in term.prompts.values()):
             controls = self._controls(prompt)
             if controls != self._frame:
                 new = [self._names[i] for i in controls if controls.count(i) > self._frame.count(i)]

@@ -84,7 +84,7 @@ def _summarization_row(passage: str, question: object) -> dict[str, object] | No
     judgment = (
         " ".join(_nested(critique, "text", str) for critique in critiques).strip() if critiques else None
     )
-    # what people made of the answer after the last critique; read by evaluation/rouge.py only
+    # what people made of the answer after the last critique
     refinement = critiques[-1].get("refinement") if critiques else None
     return {"instruction": f"{passage}\n{text}", "response": answer, "judgment": judgment, "refinement": refinement}
 
@@ -118,7 +118,7 @@ def _nested(value: object, path: str, kind: type) -> object:
     return value
 
 
-_OWN = {role: role for role in (*REQUIRED_ROLES, "id")}
+_OWN = {role: role for role in (*REQUIRED_ROLES, "id", "refinement")}
 FORMATS: dict[str, Format] = {
     "cut_dist": Format(_OWN, ("instruction", "response")),
     "alpaca": Format(

@@ -31,7 +31,8 @@ class PackedBatch:
         labels: (R,) int64 response tokens.
         token_weight: (R,) float32, each row's share of the loss of the global batch; 0 on filler rows.
         row_counts: response tokens of each example, in the order of `labels`, on the host.
-        examples: indices into the list given to `pack_examples`, in the order of `labels`; none for a filler.
+        examples: indices into the list given to `pack_examples`, in the order of `labels`; none for a filler. An
+            example of several terms comes once for each.
         num_fake_segments: how many segments at the end are of the fake context and need no gradient.
     """
 
@@ -67,10 +68,56 @@ class PackedBatch:
         return replace(self, **{name: change(x) for name, x in tensors.items() if isinstance(x, torch.Tensor)})
 
 
+@dataclass(frozen=True)
+class PackedPairs(PackedBatch):
+    """A micro-batch of P pairs of responses, a chosen and a rejected one, for DPO.
+
+    Attributes:
+        row_pair: (R,) int64, the pair of each row.
+        row_sign: (R,) float32, 1 on rows of chosen responses and -1 on those of rejected ones.
+        pair_weight: (P,) float32, each pair's share of the loss of the global batch; 0 for a filler.
+        reference_margin: (P,) float32, log π_ref(chosen) − log π_ref(rejected).
+        beta: β of DPO.
+    """
+
+    row_pair: torch.Tensor
+    row_sign: torch.Tensor
+    pair_weight: torch.Tensor
+    reference_margin: torch.Tensor
+    beta: float
+
+    def margins(self, logp: torch.Tensor) -> torch.Tensor:
+        """(P,) how much more than the reference the model that gives `logp` (R,) prefers the chosen responses."""
+        chosen_less_rejected = torch.zeros_like(self.reference_margin, dtype=logp.dtype)
+        return chosen_less_rejected.index_add_(0, self.row_pair, self.row_sign * logp) - self.reference_margin
+
+
+def pair_up(packed: PackedBatch, pairs: Sequence[Example], num_pairs: int, beta: float) -> PackedPairs:
+    """Say which rows of a batch are which response of which pair.
+
+    Args:
+        packed: of the terms of `pairs`, in their order.
+        num_pairs: of the global batch; 0 for a filler.
+    """
+    counts = torch.tensor(packed.row_counts)
+    kind = torch.arange(2 * len(pairs))
+    weight = 1 / num_pairs if num_pairs else 0.0
+    own = {f.name: getattr(packed, f.name) for f in fields(packed)}
+    return PackedPairs(
+        **(own | {"token_weight": torch.full_like(packed.token_weight, weight)}),
+        row_pair=(kind // 2).repeat_interleave(counts),
+        row_sign=(1.0 - 2.0 * (kind % 2)).repeat_interleave(counts),
+        pair_weight=torch.full((len(pairs),), weight),
+        reference_margin=torch.tensor([pair.reference_margin for pair in pairs], dtype=torch.float32),
+        beta=beta,
+    )
+
+
 def example_tokens(example: Example, contrast: str) -> int:
-    """Tokens that the forward of one example takes, over all its contexts."""
+    """Tokens that the forward of one example takes, over all its contexts and terms."""
     contexts = CONTRASTS[contrast] if example.is_negative else ("instruction",)
-    return sum(len(example.prompt_ids[name]) + len(example.response_ids) - 1 for name in contexts)
+    own = sum(len(example.prompt_ids[name]) + len(example.response_ids) - 1 for name in contexts)
+    return own + sum(example_tokens(term, contrast) for term in example.also)
 
 
 def plan_micro_batches(costs: Sequence[int], world_size: int, token_budget: int) -> list[list[list[int]]]:
@@ -112,6 +159,12 @@ def example_weights(examples: Sequence[Example], reduction: str) -> list[float]:
     return [1.0 / (len(examples) * len(e.response_ids)) for e in examples]
 
 
+def term_weights(examples: Sequence[Example], reduction: str) -> list[tuple[float, ...]]:
+    """`example_weights` of each term of each example: the loss is the sum of what each kind of term gives."""
+    kinds = zip(*(example.terms for example in examples), strict=True)
+    return list(zip(*(example_weights(kind, reduction) for kind in kinds), strict=True))
+
+
 def pack_examples(examples: Sequence[Example], weights: Sequence[float], contrast: str) -> PackedBatch:
     """Pack all contexts of some examples into one row.
 
@@ -119,7 +172,7 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
     the authentic and fake contexts line up with the first rows of the instruction context.
 
     Args:
-        examples: at least one.
+        examples: at least one; what they have `also` is not looked at.
         weights: weight of one response token of each example (`example_weights`).
         contrast: "fake" or "instruction" (DESIGN: the context that stands for the fake positive judgment).
     """
@@ -155,23 +208,30 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
 
 
 def rank_micro_batches(
-    examples: Sequence[Example], *, contrast: str, reduction: str, rank: int, world_size: int, token_budget: int
-) -> list[PackedBatch]:
+    examples: Sequence[Example], *, contrast: str, reduction: str, rank: int, world_size: int, token_budget: int,
+    beta: float | None = None,
+) -> list[PackedBatch]:  # fmt: skip
     """This rank's micro-batches of a global batch; every rank gets the same number.
 
     A rank with nothing to do in a micro-batch computes the shortest example with weight 0: under ZeRO-3 every forward
-    is a collective, so none may be left out.
+    is a collective, so none may be left out. All terms of an example are in one micro-batch.
+
+    Args:
+        beta: of the preference between the two terms of each example (`PackedPairs`); None: their likelihood.
     """
     costs = [example_tokens(e, contrast) for e in examples]
-    weights = example_weights(examples, reduction)
+    weights = term_weights(examples, reduction)
     filler = min(range(len(examples)), key=lambda i: costs[i])
     batches = []
     for bins in plan_micro_batches(costs, world_size, token_budget):
         members = bins[rank]
-        if members:
-            packed = pack_examples([examples[i] for i in members], [weights[i] for i in members], contrast)
-            packed = replace(packed, examples=tuple(members[i] for i in packed.examples))
-        else:
-            packed = replace(pack_examples([examples[filler]], [0.0], contrast), examples=(), row_counts=())
-        batches.append(packed)
+        present = members or [filler]
+        owners = [i for i in present for _ in examples[i].terms]
+        terms = [term for i in present for term in examples[i].terms]
+        shares = [weight for i in present for weight in weights[i]] if members else [0.0] * len(terms)
+        packed = pack_examples(terms, shares, contrast)
+        if beta is not None:
+            packed = pair_up(packed, [examples[i] for i in present], len(examples) if members else 0, beta)
+        packed = replace(packed, examples=tuple(owners[i] for i in packed.examples))
+        batches.append(packed if members else replace(packed, examples=(), row_counts=()))
     return batches

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cut_dist.data.cache import REJECTS, cache_key, load_prepared, lock, prepared_root, save_prepared
-from cut_dist.data.encode import EncodingRules, encode_triplets
+from cut_dist.data.encode import Encoded, EncodingRules, encode_triplets
 from cut_dist.data.examples import Example, Prepared, content_hash
+from cut_dist.data.objectives import NO_REFINEMENT, OBJECTIVES, is_measured_apart
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import BadRowsError, DataError, Reject, Triplet, reject_table
@@ -63,7 +64,7 @@ def prepare(
         tokenizer: the model's tokenizer.
         seed: decides which rows are held out and which Align-P rows are kept; the order of the file does not.
         fake_judgment: positive judgment of the fake context (`objective.fake_judgment`).
-        objective: `objective.name`; for "judge" the examples are plain likelihood, of an AI judge's replies.
+        objective: `objective.name`, which decides what of each triplet is learned.
 
     Returns:
         The data set; equal input gives an equal one on every machine and rank.
@@ -96,7 +97,8 @@ def encoding_rules(cfg: Any, fake_judgment: str, objective: str) -> EncodingRule
 
 
 def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, objective: str) -> Prepared:
-    rules = encoding_rules(cfg, fake_judgment, objective)
+    measured_as = OBJECTIVES[objective].measured_as
+    rules = encoding_rules(cfg, fake_judgment, measured_as)
     rows, heldout_rows, rejects = _read(cfg)
     rows_read = len(rows) + len(heldout_rows) + len(rejects)
     limit = cfg.limit or len(rows)
@@ -112,6 +114,12 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
     elif 0 < cfg.heldout_size < len(heldout):
         _, heldout = _hold_out(heldout, cfg.heldout_size, seed)
     train = usable if cfg.align_p_ratio is None else _downsample_align_p(usable, cfg.align_p_ratio, seed)
+    num_downsampled, verdicts = len(usable) - len(train), {e.id: e.is_negative for e in train}
+    own = Encoded()
+    if is_measured_apart(objective):
+        own = _encode_own(cfg, tokenizer, replace(rules, objective=objective), rows, train)
+        train, rejects, overlong = own.examples, _in_file_order(rejects + own.rejects), overlong + own.overlong
+    heldout_own = _heldout_own(tokenizer, replace(rules, objective=objective), rows, heldout_rows, heldout)
     counts = {
         "rows_read": rows_read,
         "rejected": len(rejects),
@@ -119,11 +127,12 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
         "heldout_not_chosen": len(encoded_heldout.examples) - len(heldout) if cfg.heldout_path else 0,
         "overlong_dropped": len(overlong),
         "overlong_trimmed": encoded.num_trimmed + encoded_heldout.num_trimmed,
-        "align_p_downsampled_away": len(usable) - len(train),
+        "align_p_downsampled_away": num_downsampled,
+        "left_out_by_objective": own.num_left_out,
         "kept": len(train) + len(heldout),
         "train": len(train),
-        "align_p": sum(not e.is_negative for e in train),
-        "align_n": sum(e.is_negative for e in train),
+        "align_p": sum(not verdicts[e.id] for e in train),
+        "align_n": sum(verdicts[e.id] for e in train),
         "heldout": len(heldout),
         "heldout_align_p": sum(not e.is_negative for e in heldout),
         "heldout_align_n": sum(e.is_negative for e in heldout),
@@ -133,7 +142,44 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
         raise DataError(f"{cfg.path}: no row is left to train on: {why}")
     if objective == "judge":  # verdicts have chosen and counted the rows; all are learned alike
         train, heldout = ([replace(e, is_negative=False) for e in part] for part in (train, heldout))
-    return Prepared(train, heldout, rejects + overlong, counts, content_hash(train, heldout))
+    hashed = content_hash(train, heldout, heldout_own)
+    return Prepared(train, heldout, rejects + overlong, counts, hashed, heldout_own)
+
+
+def _encode_own(
+    cfg: Any, tokenizer: Tokenizer, rules: EncodingRules, rows: Sequence[Triplet], chosen: Sequence[Example]
+) -> Encoded:
+    """The chosen rows as the objective trains on them.
+
+    Which rows are usable, held out or down-sampled away is decided before, as under CUT: all methods see the same.
+    """
+    ids = {example.id for example in chosen}
+    own = encode_triplets(tokenizer, [row for row in rows if row.id in ids], rules)
+    if any(reject.reason == NO_REFINEMENT for reject in own.rejects) and cfg.on_bad_row == "error":
+        raise BadRowsError(own.rejects, len(ids), _refine_remedy(cfg.path, rules.objective))
+    _apply_policies(cfg, own.rejects, own.overlong, len(ids), len(own.examples))
+    return own
+
+
+def _heldout_own(
+    tokenizer: Tokenizer, rules: EncodingRules, rows: Sequence[Triplet], heldout_rows: Sequence[Triplet],
+    heldout: Sequence[Example],
+) -> list[Example]:  # fmt: skip
+    """Held-out rows as the objective would train on them, for its own loss; without those it can't."""
+    if not is_measured_apart(rules.objective):
+        return []
+    ids = {example.id for example in heldout}
+    own = encode_triplets(tokenizer, [row for row in rows if row.id in ids], rules).examples
+    named = [replace(row, id=HELDOUT_PREFIX + row.id) for row in heldout_rows]
+    return own + encode_triplets(tokenizer, [row for row in named if row.id in ids], rules).examples
+
+
+def _refine_remedy(path: str, objective: str) -> str:
+    return (
+        f"objective={objective} learns refinements of Align-N responses. Have them made, and train with "
+        "data.path=refined.jsonl: python launch/refine.py model.name_or_path=<model> "
+        f"stage.input={path} stage.output=refined.jsonl"
+    )
 
 
 def _read(cfg: Any) -> tuple[list[Triplet], list[Triplet], list[Reject]]:
@@ -214,7 +260,7 @@ def _content_of(path: str, cfg: Any) -> str:
     if Path(path).is_file():
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     triplets, rejects = read_triplets(path, format=cfg.format, columns=cfg.columns, split=cfg.split)
-    rows = [[t.id, t.instruction, t.response, t.judgment] for t in triplets]
+    rows = [[t.id, t.instruction, t.response, t.judgment, t.refinement] for t in triplets]
     return hashlib.sha256(json.dumps([rows, [[r.place, r.reason] for r in rejects]]).encode()).hexdigest()
 
 

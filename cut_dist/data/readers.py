@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 _JSON_SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+_CONTENT_ROLES = (*REQUIRED_ROLES, "input", "id")  # a row keeps its id when it gets a refinement
 
 
 def read_triplets(
@@ -29,8 +30,8 @@ def read_triplets(
         path: a JSON array, JSONL, CSV, TSV (each also .gz) or Parquet file, or a Hub name ("org/name" or
             "org/name:config").
         format: a key of `FORMATS`, "auto" (told by the field names) or "columns" (told by `columns`).
-        columns: for format "columns": {"instruction": …, "response": …, "judgment": …} and optionally "input"
-            and "id", each naming a field of the file.
+        columns: for format "columns": {"instruction": …, "response": …, "judgment": …} and optionally "input",
+            "id" and "refinement", each naming a field of the file.
         split: which split of a Hub data set.
 
     Returns:
@@ -104,7 +105,7 @@ def _content_id(row: Row, columns: Mapping[str, str], copies: Counter[str]) -> s
     """An id from a row's content, so that it does not depend on the row's place; equal rows are numbered."""
     if row.get(columns.get("id", "")) is not None:
         return ""
-    content = "\0".join(repr(row.get(columns.get(role, ""))) for role in ROLES)
+    content = "\0".join(repr(row.get(columns.get(role, ""))) for role in _CONTENT_ROLES)
     digest = hashlib.sha256(content.encode()).hexdigest()[:16]
     copies[digest] += 1
     return digest if copies[digest] == 1 else f"{digest}-{copies[digest]}"

@@ -44,6 +44,13 @@ JUDGE_TASK = (
     "Then reply with 'Yes.' or 'No.' to show your decision on whether the response is perfect.\n\n"
     "### Instruction: {instruction}\n\n### Response: {response}"
 )
+# What a model is asked to make a response better by its judgment; the paper gives no words for it.
+REFINE_TASK = (
+    "Below is an instruction, a response to it, and a judgment of that response. "
+    "Write an improved response to the instruction that no longer has the faults that the judgment names. "
+    "Reply with the improved response only.\n\n"
+    "Instruction: {instruction}\n\nResponse: {response}\n\nJudgment: {judgment}"
+)
 JUDGE_REPLY_HEAD = "\n\n### Judgment:"  # under `template: chat` the assistant's turn stands for it
 
 _NEUTRAL = "text"

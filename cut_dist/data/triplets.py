@@ -11,7 +11,7 @@ from cut_dist.wording import UserError, counted, nearest
 
 # What a file's own fields can stand for. "input" is joined to the instruction on a new line, as released.
 REQUIRED_ROLES = ("instruction", "response", "judgment")
-ROLES = (*REQUIRED_ROLES, "input", "id")
+ROLES = (*REQUIRED_ROLES, "input", "id", "refinement")
 
 _EXCERPT_CHARS = 100
 _LISTED_REJECTS = 20
@@ -28,6 +28,7 @@ class Triplet:
         response: what the model answered.
         judgment: the authentic negative judgment, or None where the judge found the response satisfactory.
         source: where it was read: "file:line", "file:line[index]" in a JSON array, "file[index]" in a table.
+        refinement: the response made better by its judgment (for the ILF objectives), where the row has one.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Triplet:
     response: str
     judgment: str | None
     source: str
+    refinement: str | None = None
 
     @property
     def is_negative(self) -> bool:
@@ -130,7 +132,7 @@ def make_triplet(row: Mapping[str, object], columns: Mapping[str, str], row_id: 
 
     Args:
         row: the row's fields under its file's own names; fields that no role asks for are ignored.
-        columns: role ("instruction", "response", "judgment", optionally "input" and "id") to field name.
+        columns: role ("instruction", "response", "judgment", optionally "input", "id" and "refinement") to field name.
         row_id: the id of a row that has none.
         source: as in `Triplet.source`.
 
@@ -145,7 +147,8 @@ def make_triplet(row: Mapping[str, object], columns: Mapping[str, str], row_id: 
         instruction = f"{instruction}\n{_text(row, columns['input'], 'input')}"
     response = _text(row, columns["response"], "response")
     judgment = _judgment(row, columns["judgment"])
-    return Triplet(_id(row, columns.get("id"), row_id), instruction, response, judgment, source)
+    refinement = _refinement(row, columns.get("refinement"))
+    return Triplet(_id(row, columns.get("id"), row_id), instruction, response, judgment, source, refinement)
 
 
 def _missing(row: Mapping[str, object], columns: Mapping[str, str], role: str) -> RowError:
@@ -172,6 +175,14 @@ def _judgment(row: Mapping[str, object], field: str) -> str | None:
             '"Perfect.", anything else would be trained on as a negative judgment'
         )
     return judgment
+
+
+def _refinement(row: Mapping[str, object], field: str | None) -> str | None:
+    """None where there is none: most objectives need none, so a blank one makes no bad row."""
+    value = row.get(field) if field else None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return _text(row, field, "refinement")
 
 
 def _text(row: Mapping[str, object], field: str, role: str) -> str:

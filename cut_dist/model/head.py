@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel
 
-from cut_dist.data.packing import PackedBatch
+from cut_dist.data.packing import PackedBatch, PackedPairs
 from cut_dist.kernels.fused_linear_cut import fused_linear_cut
 from cut_dist.model.attention import Segments
 
@@ -53,6 +54,8 @@ class CutHead(nn.Module):
         """hidden (T, D) with a batch → CutOutput; hidden (…, D) without → logits (…, V)."""
         if batch is None:
             return F.linear(hidden, self.weight)
+        if isinstance(batch, PackedPairs):
+            return self._preference(hidden[batch.rows_instruction], batch)
         fake = None if batch.rows_fake is None else hidden[batch.rows_fake]
         out = fused_linear_cut(
             hidden[batch.rows_instruction],
@@ -66,6 +69,27 @@ class CutHead(nn.Module):
             token_weight=batch.token_weight,
         )
         return CutOutput(*(getattr(out, name) for name in CutOutput._fields))
+
+    def _preference(self, rows: torch.Tensor, batch: PackedPairs) -> CutOutput:
+        """DPO on sums over tokens: Σ over pairs of share · −log σ(β·margin).
+
+        Its gradient is that of a likelihood whose weights are known once the margins are: each row's log p gets
+        ∓ share·β·σ(−β·margin). So the rows go through the head twice, first without a gradient.
+
+        Args:
+            rows: (R, D) hidden states that predict `batch.labels`.
+        """
+        likelihood = partial(
+            fused_linear_cut, rows, None, None, self.weight, batch.labels, lam=self.lam, alpha=self.alpha,
+            gamma=self.gamma,
+        )  # fmt: skip
+        with torch.no_grad():
+            margin = batch.beta * batch.margins(likelihood().logp)
+            loss = (batch.pair_weight * F.softplus(-margin)).sum()
+            pull = batch.pair_weight * batch.beta * torch.sigmoid(-margin)
+        out = likelihood(token_weight=batch.row_sign * pull[batch.row_pair])
+        same_gradient = out.loss - out.loss.detach() + loss
+        return CutOutput(same_gradient, *(getattr(out, name) for name in CutOutput._fields[1:]))
 
 
 class CutModel(nn.Module):

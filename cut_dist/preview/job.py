@@ -105,6 +105,8 @@ def _place_in_run(index: int, train: Sequence[Example], sampler: Sampler, cfg: C
     else:
         share = f"({len(batch)} examples × {len(train[index].response_ids)} tokens)"
     where = f"first in step {step + 1:,} of {sampler.total_steps:,}"
+    if cfg.objective.name == "ilf_dpo":
+        return f"{where}; the pair weighs 1/{len(batch)} there"
     return f"{where}; each response token weighs 1/{share} = {weight:.3g} there"
 
 
@@ -139,6 +141,8 @@ def _settings(cfg: Config) -> list[str]:
     loss = f"λ = {o.lam:g}, α = {o.alpha:g}, γ = {o.gamma:g}; contrast: {contrast}; reduction {o.reduction}"
     if o.name == "judge":
         loss = f"an AI judge: likelihood of the judgment and the decision; reduction {o.reduction}"
+    elif o.name != "cut":
+        loss = f"objective {o.name}; reduction {o.reduction}"
     model = cfg.model.name_or_path or "with random weights"
     return [f"model {model}; data {near(data.path)}; template {data.template}; seed {cfg.seed}", loss]
 

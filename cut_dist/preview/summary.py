@@ -19,6 +19,7 @@ _COUNTS = {  # key of Prepared.counts → what it is called for a reader
     "over_limit": "beyond data.limit",
     "heldout_not_chosen": "of the held-out file, not chosen",
     "align_p_downsampled_away": "Align-P left out (data.align_p_ratio)",
+    "left_out_by_objective": "left out, of no use to the objective",
     "overlong_dropped": "dropped, too long",
     "overlong_trimmed": "trimmed to data.max_length",
     "align_n": "Align-N to train on",

@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cut_dist.config import Config
-from cut_dist.data.encode import build_contexts
+from cut_dist.config import Config, PreviewJobConfig
+from cut_dist.data.encode import encode_terms
 from cut_dist.data.examples import Example
+from cut_dist.data.objectives import OBJECTIVES
 from cut_dist.data.packing import CONTRASTS
 from cut_dist.data.prepare import encoding_rules
 from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import Triplet
 from cut_dist.preview.tokens import split_control, token_texts
+
+_CONDITIONS = {  # objective → what its one context conditions on, where that is not the instruction alone
+    "judge": "the instruction and the response to judge",
+    "hindsight": "the instruction and its judgment, if it is negative",
+    "ilf_mle": "the instruction alone, for the refinement of an Align-N response",
+    "ilf_dpo": "the instruction alone, for the refinement, which is preferred",
+}
+_PAIR_LOSS = "loss −log σ of how much more than at the start it is preferred"
 
 if TYPE_CHECKING:
     from cut_dist.preview.measure import Measured  # brings the model's code, which a look at the data needs not
@@ -111,8 +120,9 @@ class View:
 
 
 def view_example(
-    example: Example, triplet: Triplet, place: str, measured: Measured | None, cfg: Config, tokenizer: Tokenizer
-) -> View:
+    example: Example, triplet: Triplet, place: str, measured: Measured | None, cfg: PreviewJobConfig,
+    tokenizer: Tokenizer,
+) -> View:  # fmt: skip
     """Gather what is shown of one example.
 
     Args:
@@ -143,7 +153,7 @@ def _kind(triplet: Triplet, cfg: Config) -> str:
     return "Align-N" if triplet.is_negative else "Align-P"
 
 
-def _tokens(example: Example, measured: Measured | None, cfg: Config, tokenizer: Tokenizer) -> list[Token]:
+def _tokens(example: Example, measured: Measured | None, cfg: PreviewJobConfig, tokenizer: Tokenizer) -> list[Token]:
     ids = example.response_ids.tolist()
     texts = token_texts(tokenizer, ids[:-1], before=example.prompt_ids["instruction"].tolist())
     texts.append(tokenizer.decode(ids[-1:], skip_special_tokens=False))
@@ -166,21 +176,19 @@ def _numbers(measured: Measured, i: int, cfg: Config) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items()}
 
 
-def _contexts(example: Example, tokens: Sequence[Token], cfg: Config, tokenizer: Tokenizer) -> list[Context]:
+def _contexts(example: Example, tokens: Sequence[Token], cfg: PreviewJobConfig, tokenizer: Tokenizer) -> list[Context]:
     contrast = cfg.objective.contrast
     conditions = {
-        "instruction": "the instruction alone",
+        "instruction": _CONDITIONS.get(_shown_as(cfg), "the instruction alone"),
         "authentic": "the instruction and the negative judgment j⁻",
         "fake": f"the instruction and the fake judgment j⁺ “{cfg.objective.fake_judgment}”",
     }
     losses = {
-        "instruction": _instruction_loss(example, tokens),
+        "instruction": _PAIR_LOSS if _shown_as(cfg) == "ilf_dpo" else _instruction_loss(example, tokens),
         "authentic": "loss −log p⁻ on every response token",
         "fake": "no loss: p⁺ only tells which tokens are inappropriate",
     }
-    if cfg.objective.name == "judge":
-        conditions["instruction"] = "the instruction and the response to judge"
-    elif contrast == "instruction":
+    if _shown_as(cfg) == "cut" and contrast == "instruction":
         conditions["instruction"] += ", which stands for j⁺ too"
     names = CONTRASTS[contrast] if example.is_negative else ("instruction",)
     return [
@@ -217,18 +225,32 @@ def _verdict(measured: Measured) -> str:
     return "; ".join(parts)
 
 
-def _notes(example: Example, triplet: Triplet, cfg: Config, tokenizer: Tokenizer) -> list[str]:
-    rules = encoding_rules(cfg.data, cfg.objective.fake_judgment, cfg.objective.name)
-    [whole] = build_contexts(tokenizer, [triplet], rules)
-    longest = max(map(len, whole.values())) + len(example.response_ids)
+def _notes(example: Example, triplet: Triplet, cfg: PreviewJobConfig, tokenizer: Tokenizer) -> list[str]:
+    rules = encoding_rules(cfg.data, cfg.objective.fake_judgment, _shown_as(cfg))
+    [terms] = encode_terms(tokenizer, [triplet], rules)
+    whole = terms[0].prompts
+    longest = max(len(prompt) + len(term.reply) for term in terms for prompt in term.prompts.values())
     missing = len(whole["instruction"]) - len(example.prompt_ids["instruction"])
-    notes = []
+    notes = [_also(term, cfg, tokenizer) for term in example.also]
     if whole["instruction"] != example.prompt_ids["instruction"].tolist():
         notes.append(
             f"trimmed: the first {missing} tokens of the instruction are gone, since the longest context took "
             f"{longest} tokens and data.max_length is {cfg.data.max_length}"
         )
     return notes
+
+
+def _shown_as(cfg: PreviewJobConfig) -> str:
+    """The objective whose examples are shown: what is held out is measured in CUT's contexts, whatever is trained."""
+    own = cfg.objective.name
+    return own if cfg.preview.split == "train" else OBJECTIVES[own].measured_as
+
+
+def _also(term: Example, cfg: PreviewJobConfig, tokenizer: Tokenizer) -> str:
+    what = "rejected for the response below" if cfg.objective.name == "ilf_dpo" else "learned in the same example"
+    text = tokenizer.decode(term.response_ids.tolist(), skip_special_tokens=True)
+    prompt = tokenizer.decode(term.prompt_ids["instruction"].tolist(), skip_special_tokens=True)
+    return f"{what}: “{text}” after “…{prompt[-60:]}”"
 
 
 def near(path: str) -> str:
