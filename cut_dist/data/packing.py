@@ -15,6 +15,7 @@ import torch
 from cut_dist.data.examples import Example
 
 CONTRASTS = {"fake": ("instruction", "authentic", "fake"), "instruction": ("instruction", "authentic")}
+NO_GRAD = ("fake",)  # contexts of plain CUT that are only read
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class PackedBatch:
         token_weight: (R,) float32, each row's share of the loss of the global batch; 0 on filler rows.
         row_counts: response tokens of each example, in the order of `labels`, on the host.
         examples: indices into the list given to `pack_examples`, in the order of `labels`; none for a filler.
-        num_fake_segments: how many segments at the end are of the fake context and need no gradient.
+        num_no_grad_segments: how many segments at the end are of contexts that need no gradient.
+        no_grad: those contexts.
     """
 
     input_ids: torch.Tensor
@@ -46,7 +48,8 @@ class PackedBatch:
     token_weight: torch.Tensor
     row_counts: tuple[int, ...]
     examples: tuple[int, ...]
-    num_fake_segments: int
+    num_no_grad_segments: int
+    no_grad: tuple[str, ...]
 
     @property
     def num_tokens(self) -> int:
@@ -112,7 +115,9 @@ def example_weights(examples: Sequence[Example], reduction: str) -> list[float]:
     return [1.0 / (len(examples) * len(e.response_ids)) for e in examples]
 
 
-def pack_examples(examples: Sequence[Example], weights: Sequence[float], contrast: str) -> PackedBatch:
+def pack_examples(
+    examples: Sequence[Example], weights: Sequence[float], contrast: str, no_grad: Sequence[str] = NO_GRAD
+) -> PackedBatch:
     """Pack all contexts of some examples into one row.
 
     Segments lie by context (instruction, authentic, fake), in each the Align-N examples first, so that the rows of
@@ -122,6 +127,7 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
         examples: at least one.
         weights: weight of one response token of each example (`example_weights`).
         contrast: "fake" or "instruction" (DESIGN: the context that stands for the fake positive judgment).
+        no_grad: contexts that have no loss; of the authentic one only together with the fake one, which lies last.
     """
     order = sorted(range(len(examples)), key=lambda i: (not examples[i].is_negative, i))
     negatives = [i for i in order if examples[i].is_negative]
@@ -150,12 +156,20 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
         token_weight=torch.from_numpy(np.repeat([weights[i] for i in order], counts).astype(np.float32)),
         row_counts=tuple(counts),
         examples=tuple(order),
-        num_fake_segments=len(negatives) if contrast == "fake" else 0,
+        num_no_grad_segments=len(negatives) * sum(context in no_grad for context in CONTRASTS[contrast]),
+        no_grad=tuple(context for context in CONTRASTS[contrast] if context in no_grad),
     )
 
 
 def rank_micro_batches(
-    examples: Sequence[Example], *, contrast: str, reduction: str, rank: int, world_size: int, token_budget: int
+    examples: Sequence[Example],
+    *,
+    contrast: str,
+    reduction: str,
+    rank: int,
+    world_size: int,
+    token_budget: int,
+    no_grad: Sequence[str] = NO_GRAD,
 ) -> list[PackedBatch]:
     """This rank's micro-batches of a global batch; every rank gets the same number.
 
@@ -169,9 +183,9 @@ def rank_micro_batches(
     for bins in plan_micro_batches(costs, world_size, token_budget):
         members = bins[rank]
         if members:
-            packed = pack_examples([examples[i] for i in members], [weights[i] for i in members], contrast)
+            packed = pack_examples([examples[i] for i in members], [weights[i] for i in members], contrast, no_grad)
             packed = replace(packed, examples=tuple(members[i] for i in packed.examples))
         else:
-            packed = replace(pack_examples([examples[filler]], [0.0], contrast), examples=(), row_counts=())
+            packed = replace(pack_examples([examples[filler]], [0.0], contrast, no_grad), examples=(), row_counts=())
         batches.append(packed)
     return batches
