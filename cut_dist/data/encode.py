@@ -36,7 +36,8 @@ class EncodingRules:
         max_judgment_tokens: most tokens of a judgment.
         trims_overlong: take text off the beginning of the instruction where that makes a triplet fit.
         objective: "cut", or "judge": one context, an AI judge's prompt with instruction and response, and as the
-            response to learn the judgment with the decision.
+            response to learn the judgment with the decision; or "hindsight": one context, the prompt with the judgment
+            where the triplet has one.
     """
 
     template: str
@@ -132,6 +133,8 @@ def _prompt_texts(tokenizer: Tokenizer, triplet: Triplet, rules: EncodingRules) 
     if rules.objective == "judge":
         prompt = render_judge_prompt(tokenizer, rules.template, triplet.instruction, triplet.response)
         return {"instruction": prompt}
+    if rules.objective == "hindsight":
+        return {"instruction": render_prompt(tokenizer, rules.template, triplet.instruction, triplet.judgment)}
     return {
         name: render_prompt(tokenizer, rules.template, triplet.instruction, judgment)
         for name, judgment in context_judgments(triplet.judgment, rules.fake_judgment).items()

@@ -63,7 +63,8 @@ def prepare(
         tokenizer: the model's tokenizer.
         seed: decides which rows are held out and which Align-P rows are kept; the order of the file does not.
         fake_judgment: positive judgment of the fake context (`objective.fake_judgment`).
-        objective: `objective.name`; for "judge" the examples are plain likelihood, of an AI judge's replies.
+        objective: "cut"; or one context of plain likelihood, "judge" of an AI judge's replies, "hindsight" of responses
+            given their judgments.
 
     Returns:
         The data set; equal input gives an equal one on every machine and rank.
@@ -131,7 +132,7 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
     if not train:
         why = f"{_counts_line(counts)}\n{reject_table(rejects + overlong)}"
         raise DataError(f"{cfg.path}: no row is left to train on: {why}")
-    if objective == "judge":  # verdicts have chosen and counted the rows; all are learned alike
+    if objective != "cut":  # verdicts have chosen and counted the rows; all are learned alike
         train, heldout = ([replace(e, is_negative=False) for e in part] for part in (train, heldout))
     return Prepared(train, heldout, rejects + overlong, counts, content_hash(train, heldout))
 

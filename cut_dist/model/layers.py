@@ -24,7 +24,7 @@ class LayerForward:
     """What stands in the place of a decoder layer's `forward`.
 
     In a packed row with segments that need no gradient the others go through the layer under autograd, then these under
-    `no_grad`: with a fake context 7 units of work in place of 9, where a context's forward is 1 unit and its backward 2.
+    `no_grad`: for a fake context 7 units of work in place of 9, where a context's forward is 1 unit, its backward 2.
     Without gradients (evaluation, generation) it is the layer's own forward.
 
     Attributes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cut_dist.ablation import encoding
 from cut_dist.config import Config
 from cut_dist.data.encode import build_contexts
 from cut_dist.data.examples import Example
@@ -180,6 +181,8 @@ def _contexts(example: Example, tokens: Sequence[Token], cfg: Config, tokenizer:
     }
     if cfg.objective.name == "judge":
         conditions["instruction"] = "the instruction and the response to judge"
+    elif encoding(cfg.objective) == "hindsight":
+        conditions["instruction"] = "the instruction and the judgment, where it is negative"
     elif contrast == "instruction":
         conditions["instruction"] += ", which stands for j⁺ too"
     names = CONTRASTS[contrast] if example.is_negative else ("instruction",)
@@ -218,7 +221,7 @@ def _verdict(measured: Measured) -> str:
 
 
 def _notes(example: Example, triplet: Triplet, cfg: Config, tokenizer: Tokenizer) -> list[str]:
-    rules = encoding_rules(cfg.data, cfg.objective.fake_judgment, cfg.objective.name)
+    rules = encoding_rules(cfg.data, cfg.objective.fake_judgment, encoding(cfg.objective))
     [whole] = build_contexts(tokenizer, [triplet], rules)
     longest = max(map(len, whole.values())) + len(example.response_ids)
     missing = len(whole["instruction"]) - len(example.prompt_ids["instruction"])
