@@ -11,7 +11,7 @@ import rank_equality as worker
 import torch
 
 from cut_dist.ablation import encoding, loss_instead, loss_options, packing_options, training_data
-from cut_dist.config import ConfigError, DataConfig, ObjectiveConfig
+from cut_dist.config import ConfigError, ObjectiveConfig
 from cut_dist.config_compose import compose_config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import PackedBatch, example_weights, pack_examples
@@ -31,14 +31,14 @@ WITHOUT = ["l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight"]
 OBJECTIVES = {
     **{f"{without}, {contrast}": {"without": without, "contrast": contrast}
        for without in WITHOUT for contrast in ("fake", "instruction")},
-    "lambda 2": {"lam_instruction": 1.1},
+    "lambda 2": {"lam_instruction": 1.02},
     "floor": {"floor": 0.004},
-    "both": {"lam_instruction": 0.95, "floor": 0.003},
+    "both": {"lam_instruction": 0.99, "floor": 0.0037},
 }  # fmt: skip
 
 
 def objective(**changes) -> ObjectiveConfig:
-    return replace(CFG.objective, lam=1.05, alpha=0.7, gamma=0.5, **changes)
+    return replace(CFG.objective, lam=0.97, alpha=0.7, gamma=0.5, **changes)
 
 
 def encoded(o: ObjectiveConfig) -> list[Example]:
@@ -188,12 +188,14 @@ ROWS = [
 
 
 def prepared(tmp_path, **changes):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    cfg = replace(CFG, data=DataConfig(path=str(path), max_length=512, max_judgment_tokens=64,
-                                       cache_dir=str(tmp_path / "cache")), objective=objective(**changes))  # fmt: skip
-    o = cfg.objective
-    data = prepare(training_data(cfg), byte_tokenizer(), seed=0, fake_judgment="Perfect.", objective=encoding(o))
+    rows, heldout = tmp_path / "rows.jsonl", tmp_path / "heldout.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    heldout.write_text(json.dumps(ROWS[0] | {"instruction": "Add 1 and 1."}) + "\n")
+    places = {"path": str(rows), "heldout_path": str(heldout), "cache_dir": str(tmp_path / "cache")}
+    data = replace(CFG.data, max_length=512, max_judgment_tokens=64, **places)
+    cfg = replace(CFG, data=data, objective=objective(**changes))
+    kind = encoding(cfg.objective)
+    data = prepare(training_data(cfg), byte_tokenizer(), seed=0, fake_judgment="Perfect.", objective=kind)
     return data, {e.id: e for e in data.train}
 
 
