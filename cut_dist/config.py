@@ -123,6 +123,10 @@ class ObjectiveConfig:
     alpha: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5 or 1")
     gamma: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5, 1 or 2")
     contrast: Literal["fake", "instruction"] = "fake"  # the context that stands for j+
+    # DualCUT: and only where also p(y|x,j-) > lam_instruction * p(y|x) and p(y|x,j-) > floor.
+    lam_instruction: float | None = ranged(None, above=0, why="null makes no such test")
+    floor: float = ranged(0.0, at_least=0, at_most=1, why="a probability; with 1 no token is inappropriate")
+    without: Literal["l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight"] | None = None  # paper, table 4
     fake_judgment: str = "Perfect."  # under judge: what it learns to say of a satisfactory response, before "Yes."
     reduction: Literal["example_mean", "token_mean"] = "example_mean"
     beta: float = ranged(0.1, above=0)  # ilf_dpo: how fast a pair's loss falls with its margin
@@ -134,6 +138,8 @@ class ObjectiveConfig:
         praise = self.name not in ("judge", "forward_prediction") or self.fake_judgment.strip() != ""
         remedy = f"objective={self.name} teaches it as the judgment of a satisfactory response"
         require(praise, "objective.fake_judgment", self.fake_judgment, remedy)
+        remedy = f"leaves out a part of CUT, but objective.name is {self.name}; set it to null, or objective.name=cut"
+        require(self.without is None or self.name == "cut", "objective.without", self.without, remedy)
 
 
 @dataclass

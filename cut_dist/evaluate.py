@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class TokenRecord:
     """What the model says of one example, per response token: N floats each (nats), N bools.
 
-    `logp_authentic` and `logp_fake` are empty for Align-P examples. `loss` is the example's own CUT loss, L1 + L2.
+    `logp_authentic` and `logp_fake` are empty for Align-P examples. `loss` is the example's own CUT loss, L1 + L2, and
+    the inappropriate tokens are CUT's, whatever `objective.without` leaves out of training.
     """
 
     id: str

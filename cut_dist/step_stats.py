@@ -28,7 +28,7 @@ SUMS = (
     "weight_inappropriate",
     "p_others",
     "tokens",  # that went through the decoder, less those of fillers
-    "flops",  # of the model, forward and backward; the fake context needs only the forward
+    "flops",  # of the model, forward and backward; contexts that are only read need no backward
     "pairs",  # of ilf_dpo, and the two numbers below summed over them
     "reward_margin",
     "reward_accuracy",
@@ -94,11 +94,14 @@ def model_flops(batch: PackedBatch, shape: ModelShape | None) -> float:
     """FLOPs that the micro-batch asks of the model: three forwards' worth where a gradient is needed, one elsewhere."""
     if shape is None:
         return 0.0
-    split = len(batch.segment_lengths) - batch.num_fake_segments
+    split = len(batch.segment_lengths) - batch.num_no_grad_segments
+    negatives = batch.rows_authentic.shape[0]
+    contexts = 1 if batch.rows_fake is None else 2  # beside the instruction, of Align-N examples only
+    learned = batch.labels.shape[0] + negatives * (contexts - len(batch.no_grad))
     flops = 0
     for lengths, rows, passes in (
-        (batch.segment_lengths[:split], batch.labels.shape[0] + batch.rows_authentic.shape[0], 3),
-        (batch.segment_lengths[split:], 0 if batch.rows_fake is None else batch.rows_fake.shape[0], 1),
+        (batch.segment_lengths[:split], learned, 3),
+        (batch.segment_lengths[split:], negatives * len(batch.no_grad), 1),
     ):
         pairs = causal_pairs(lengths)
         flops += passes * forward_flops(shape, tokens=sum(lengths), pairs=pairs, head_rows=rows)

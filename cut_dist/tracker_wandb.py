@@ -163,7 +163,8 @@ def _tags(cfg: TrackerConfig, run: TrackedRun) -> list[str]:
     objective = run.config.get("objective", {})
     parent, model = run.lineage.get("parent"), run.lineage.get("model", {})
     start = parent["run"] if parent else Path(model.get("name", "")).name
-    automatic = [objective.get("name"), f"contrast-{objective['contrast']}" if "contrast" in objective else None, start]
+    contrast, without = (objective.get(key) and f"{key}-{objective[key]}" for key in ("contrast", "without"))
+    automatic = [objective.get("name"), contrast, without, start]
     return list(dict.fromkeys([*cfg.tags, *(tag[:_TAG_LENGTH] for tag in automatic if tag)]))
 
 

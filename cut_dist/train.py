@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 
 from cut_dist import evaluate, own_loss, report
+from cut_dist.ablation import encoding, loss_instead, loss_options, packing_options, prepare_data
 from cut_dist.config import Config
 from cut_dist.data.ahead import made_ahead
-from cut_dist.data.examples import Example
+from cut_dist.data.examples import Example, Prepared
 from cut_dist.data.objectives import is_measured_apart
 from cut_dist.data.packing import PackedBatch, rank_micro_batches
-from cut_dist.data.prepare import Prepared, prepare
 from cut_dist.data.sampler import Sampler
 from cut_dist.engine import gradients
 from cut_dist.engine.build import build_engine, set_lr
@@ -49,9 +49,7 @@ def train(cfg: Config) -> int:
     """
     stop = StopSignal()
     tokenizer = load_tokenizer(cfg.model)
-    data = prepare(
-        cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
-    )
+    data = prepare_data(cfg, tokenizer)
     ranks = start_process(cfg.run.timeout_minutes)
     try:
         status = train_with(cfg, tokenizer, data, ranks, stop)
@@ -169,7 +167,7 @@ def pack_batch(batch: list[Example], cfg: Config, ranks: Ranks) -> list[PackedBa
     """This rank's micro-batches of a global batch, on the host, ready to be copied to its device."""
     micro_batches = rank_micro_batches(
         batch,
-        contrast=cfg.objective.contrast,
+        **packing_options(cfg.objective),
         reduction=cfg.objective.reduction,
         rank=ranks.rank,
         world_size=ranks.world_size,
@@ -190,13 +188,14 @@ def accumulate(
     Returns:
         (len(SUMS),) float64: this rank's sums, its share of the squared gradient norm, and whether all was finite.
     """
+    weight = {name: {**loss_options(cfg.objective), **loss_instead(cfg.objective)}[name] for name in ("alpha", "gamma")}
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=ranks.device)
     for i, micro_batch in enumerate(micro_batches):
         engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
         micro_batch = micro_batch.to(ranks.device)
         out = engine(micro_batch)
         engine.backward(out.loss * ranks.world_size, scale_wrt_gas=False)
-        sums += micro_batch_sums(micro_batch, out, alpha=cfg.objective.alpha, gamma=cfg.objective.gamma, shape=shape)
+        sums += micro_batch_sums(micro_batch, out, **weight, shape=shape)
     sums[GRADIENT_SQUARE] = gradients.local_square_sum(engine, ranks.world_size)
     sums[NOT_FINITE] = ~torch.isfinite(sums).all()
     return sums
@@ -211,7 +210,7 @@ def run_evaluation(
     """
     sample = evaluate.train_sample(data.train, cfg.eval.train_sample)
     own = {}
-    if is_measured_apart(cfg.objective.name):  # held-out triplets in CUT's contexts, and the objective's own loss
+    if is_measured_apart(encoding(cfg.objective)):  # held-out triplets in CUT's contexts, and the objective's own loss
         parts = {"heldout": data.heldout_own, "train": sample}
         own = {split: own_loss.own_metrics(engine, examples, cfg, ranks) for split, examples in parts.items()}
         sample = []

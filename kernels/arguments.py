@@ -23,11 +23,22 @@ class Rows(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """λ of the test for inappropriate tokens, α and γ of the weight of unlikelihood."""
+    """λ, λ₂ and σ of the tests for inappropriate tokens, α and γ of the weight of unlikelihood; numbers alone."""
 
     lam: float
     alpha: float
     gamma: float
+    lam_instruction: float = 0.0
+    floor: float = 0.0
+
+    @classmethod
+    def of(cls, lam: float, alpha: float, gamma: float, lam_instruction: float | None, floor: float) -> Objective:
+        """From the arguments of `cut_token_loss`. Without a second test every ratio passes, as at λ₂ = 0."""
+        return cls(lam, alpha, gamma, 0.0 if lam_instruction is None else lam_instruction, floor)
+
+    def log_thresholds(self) -> tuple[float, float, float]:
+        """log λ, log λ₂ and log σ; −inf for 0."""
+        return tuple(math.log(x) if x > 0 else -math.inf for x in (self.lam, self.lam_instruction, self.floor))
 
 
 class CutRows(NamedTuple):
@@ -47,12 +58,12 @@ def may_look(tensor: Tensor) -> bool:
 
 
 def check_objective(objective: Objective) -> None:
-    """Raises ValueError unless λ > 0, α ≥ 0, γ ≥ 0, all finite."""
-    if not 0 < objective.lam < math.inf:
-        raise ValueError(f"lam must be a finite number above 0, got {objective.lam!r}.")
-    for name, value in (("alpha", objective.alpha), ("gamma", objective.gamma)):
+    """Raises ValueError unless all numbers are finite, none is negative, and σ is at most 1."""
+    for name, value in zip(objective._fields, objective, strict=True):
         if not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+    if objective.floor > 1:
+        raise ValueError(f"floor must be a probability, at most 1, got {objective.floor!r}.")
 
 
 def check_rows(rows: Rows) -> None:

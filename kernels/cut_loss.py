@@ -9,7 +9,8 @@ unlearned:
     loss             = Σ_r token_weight_r · (loss_instruction_r + loss_authentic_r)
 
 Rows of Align-P examples, judged satisfactory, are plain likelihood: −log p(y|x) alone. The choice of
-inappropriate tokens and w carry no gradient.
+inappropriate tokens and w carry no gradient. DualCUT (arXiv 2412.20297) finds a token inappropriate only where also
+p(y|x,j⁻) > λ₂·p(y|x) and p(y|x,j⁻) > σ.
 
 Shapes: R rows (one per response token), V tokens in the vocabulary.
 """
@@ -55,6 +56,9 @@ def cut_token_loss(
     lam: float,
     alpha: float,
     gamma: float,
+    lam_instruction: float | None = None,
+    floor: float = 0.0,
+    authentic_loss: bool = True,
     is_negative: Tensor | None = None,
     token_weight: Tensor | None = None,
     backend: str = "auto",
@@ -74,9 +78,13 @@ def cut_token_loss(
         logits_fake: (R, V) context with the fake positive judgment, never differentiated. None: the
             instruction context is the contrast.
         labels: (R,) int64; −100 marks a row to ignore.
-        lam: λ > 0 of the test for inappropriate tokens.
+        lam: λ ≥ 0 of the test for inappropriate tokens; with 0 all are that have any probability given j⁻.
         alpha: α ≥ 0, weight of unlikelihood.
         gamma: γ ≥ 0, exponent of the dynamic weight.
+        lam_instruction: λ₂ of the second test, against the instruction context. None: no such test.
+        floor: σ, from 0 to 1, that p(y|x,j⁻) of an inappropriate token is above. 0: any will do.
+        authentic_loss: False: the authentic context is only read, for U and w. `loss_authentic` is then 0, and
+            `logits_authentic` gets no gradient.
         is_negative: (R,) bool, False on rows of Align-P examples, whose authentic and fake logits are not
             used and may hold anything. None: all rows are Align-N.
         token_weight: (R,) factor of each row's loss and gradient, such as 1/(tokens·examples). None: 1. With float16
@@ -95,20 +103,22 @@ def cut_token_loss(
             kernel makes their rows NaN.
     """
     rows = Rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight)
-    objective = Objective(lam, alpha, gamma)
+    objective = Objective.of(lam, alpha, gamma, lam_instruction, floor)
     check_rows(rows)
     check_objective(objective)
     cut_rows = select_backend(backend, logits)
     inplace = inplace and not torch.compiler.is_compiling()
     if inplace:
         _check_no_sharing(logits, logits_authentic, logits_fake)
-    grad, grad_authentic = (_gradient_buffer(x, inplace) for x in (logits, logits_authentic))
+    learned = (logits, logits_authentic if authentic_loss else None)
+    grad, grad_authentic = (_gradient_buffer(x, inplace) for x in learned)
     with torch.no_grad():
         result = cut_rows(rows, objective, grad, grad_authentic)
         if inplace:  # a Triton kernel's writes go past autograd, which must refuse a backward that needs these logits
             torch.autograd.graph.increment_version([x for x in (grad, grad_authentic) if x is not None])
+        result = result if authentic_loss else without_authentic_loss(result)
         loss = weighted_sum(result, token_weight)
-    pairs = [(logits, grad), (logits_authentic, grad_authentic)]
+    pairs = list(zip(learned, (grad, grad_authentic), strict=True))
     return CutTokenLoss(attach_gradients(loss, pairs, inplace=inplace), *result)
 
 
@@ -121,12 +131,17 @@ def cut_token_loss_reference(
     lam: float,
     alpha: float,
     gamma: float,
+    lam_instruction: float | None = None,
+    floor: float = 0.0,
+    authentic_loss: bool = True,
     is_negative: Tensor | None = None,
     token_weight: Tensor | None = None,
 ) -> CutTokenLoss:
     """The same in plain PyTorch under autograd: what every faster path is tested against."""
     check_rows(Rows(logits, logits_authentic, logits_fake, labels, is_negative, token_weight))
-    check_objective(Objective(lam, alpha, gamma))
+    objective = Objective.of(lam, alpha, gamma, lam_instruction, floor)
+    check_objective(objective)
+    log_lam, log_lam_instruction, log_floor = objective.log_thresholds()
     valid = labels != IGNORE_INDEX
     negative = torch.zeros_like(valid) if logits_authentic is None else valid
     negative = negative if is_negative is None else negative & is_negative
@@ -136,11 +151,14 @@ def cut_token_loss_reference(
         contrast = logits if logits_fake is None else logits_fake
         logp_authentic, _ = _log_probabilities(logits_authentic, labels, negative)
         logp_fake, _ = _log_probabilities(contrast.detach(), labels, negative)
-    inappropriate = negative & (logp_authentic.detach() - logp_fake > math.log(lam))  # U, paper eq. 5
+    inappropriate = negative & (logp_authentic.detach() - logp_fake > log_lam)  # U, paper eq. 5
+    doubted = (logp_authentic - logp <= log_lam_instruction) | (logp_authentic <= log_floor)  # DualCUT's further tests
+    inappropriate = inappropriate & ~doubted
     w = alpha * (gamma * logp_authentic.detach()).exp()
     loss_instruction = torch.where(inappropriate, -w * log_rest, -logp)  # L1, eq. 6 (Align-P: L2)
     loss_authentic = -logp_authentic  # second half of L2, paper eq. 7
     rows = CutRows(loss_instruction, loss_authentic, inappropriate, logp, logp_authentic, logp_fake)
+    rows = rows if authentic_loss else without_authentic_loss(rows)
     return CutTokenLoss(weighted_sum(rows, token_weight), *(field.detach() for field in rows))
 
 
@@ -151,6 +169,11 @@ def _log_probabilities(logits: Tensor, labels: Tensor, keep: Tensor) -> tuple[Te
     log_all, log_others = z.logsumexp(1), z.scatter(1, column, -math.inf).logsumexp(1)
     logp, log_rest = z.gather(1, column).squeeze(1) - log_all, log_others - log_all
     return logp.where(keep, 0), log_rest.where(keep, 0)
+
+
+def without_authentic_loss(rows: CutRows) -> CutRows:
+    """The rows where the authentic context has no likelihood to learn."""
+    return rows._replace(loss_authentic=torch.zeros_like(rows.loss_authentic))
 
 
 def weighted_sum(rows: CutRows, token_weight: Tensor | None) -> Tensor:

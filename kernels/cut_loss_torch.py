@@ -41,7 +41,7 @@ def cut_rows(
 
     Args:
         rows: the logits and what belongs to them.
-        objective: λ, α and γ.
+        objective: λ, α, γ, λ₂ and σ.
         grad: (R, V), overwritten with the gradient for `rows.logits`; may be those logits themselves. None: no
             gradient work.
         grad_authentic: the same for `rows.logits_authentic`.
@@ -81,7 +81,9 @@ def _cut_block(rows: Rows, objective: Objective, grad: Tensor | None, grad_authe
     else:
         logp_fake = _Others(logits_fake, column, negative, None).logp(negative)
 
-    inappropriate = negative & (logp_authentic - logp_fake > math.log(objective.lam))  # paper eq. 5, in the log domain
+    log_lam, log_lam_instruction, log_floor = objective.log_thresholds()
+    inappropriate = negative & (logp_authentic - logp_fake > log_lam)  # paper eq. 5, in the log domain
+    inappropriate &= ~((logp_authentic - logp <= log_lam_instruction) | (logp_authentic <= log_floor))  # DualCUT
     w = (objective.alpha * (objective.gamma * logp_authentic).exp()).where(inappropriate, 0)
     # log(1 − p) is −inf where no other token has any probability; w = 0 makes even that 0.
     unlikelihood = (-w * _log_sigmoid(instruction.margin)).where(w > 0, 0)

@@ -6,6 +6,7 @@ Forward, for the label y of a row of logits z (the margin d and why it keeps all
     m = max_{v≠y} z_v,  S = Σ_{v≠y} e^{z_v−m},  d = m − z_y + log S,  log p = −softplus(d),  log(1−p) = −softplus(−d)
 
     inappropriate: log p⁻ − log p⁺ > log λ,   w = α·e^{γ·log p⁻}            (− authentic, + fake context)
+                   and neither log p⁻ − log p ≤ log λ₂ nor log p⁻ ≤ log σ   (DualCUT; −∞ leaves all as it is)
     loss_instruction = w·softplus(−d) if inappropriate else softplus(d),    loss_authentic = softplus(d⁻)
 
 Backward, t the row's weight:
@@ -60,7 +61,7 @@ def cut_rows(
     result = CutRows(*(torch.empty(count, dtype=dtype, device=rows.logits.device) for dtype in dtypes))
     if count > 0:
         sizes = [*(0 if x is None else x.stride(0) for x in (*contexts, *buffers)), vocabulary]
-        scalars = (math.log(objective.lam), float(objective.alpha), float(objective.gamma))
+        scalars = (*objective.log_thresholds(), float(objective.alpha), float(objective.gamma))
         with torch.cuda.device_of(rows.logits):  # Triton launches on the current device
             _cut_row[(count,)](
                 *contexts, *rows[3:], *buffers, *result, *sizes, *scalars, **_launch(sizes, rows.logits.dtype)
@@ -82,16 +83,16 @@ def _with_adjacent_columns(x: Tensor | None) -> Tensor | None:
     return x if x is None or x.shape[1] == 1 or x.stride(1) == 1 else x.contiguous()
 
 
-# A run compiles each case once, whatever λ, α and γ are and from wherever in memory a chunk's labels start.
+# A run compiles each case once, whatever the objective's numbers and wherever in memory a chunk's labels start.
 @triton.jit(
-    do_not_specialize=["log_lam", "alpha", "gamma"],
+    do_not_specialize=["log_lam", "log_lam_instruction", "log_floor", "alpha", "gamma"],
     do_not_specialize_on_alignment=["labels", "is_negative", "token_weight"],
 )
 def _cut_row(
     logits, authentic, fake, labels, is_negative, token_weight, grad, grad_authentic,
     loss_instruction, loss_authentic, is_inappropriate, logp_instruction, logp_authentic, logp_fake,
     stride, stride_authentic, stride_fake, stride_grad, stride_grad_authentic,
-    V, log_lam, alpha, gamma, LANES: tl.constexpr, VEC: tl.constexpr,
+    V, log_lam, log_lam_instruction, log_floor, alpha, gamma, LANES: tl.constexpr, VEC: tl.constexpr,
 ):  # fmt: skip
     """One row of the equations above. What is None is compiled away."""
     r = tl.program_id(0).to(tl.int64)  # times a stride it may pass 2³¹
@@ -120,6 +121,8 @@ def _cut_row(
         logp_f = tl.where(negative, logp, 0.0)
 
     inappropriate = negative & (logp_a - logp_f > log_lam) & (authentic is not None)  # paper eq. 5
+    doubted = (logp_a - logp <= log_lam_instruction) | (logp_a <= log_floor)
+    inappropriate = inappropriate & ~doubted
     w = tl.where(inappropriate, alpha * tl.exp(gamma * logp_a), 0.0)
     unlikelihood = tl.where(w > 0, w * _softplus(-d), 0.0)  # 0 also where w = 0 and log(1 − p) = −∞
     tl.store(loss_instruction + r, tl.where(inappropriate, unlikelihood, -logp))  # paper eq. 6

@@ -36,7 +36,7 @@ from cut_dist.kernels.arguments import (
     check_token_weight,
 )
 from cut_dist.kernels.backends import select_backend
-from cut_dist.kernels.cut_loss import CutTokenLoss, weighted_sum
+from cut_dist.kernels.cut_loss import CutTokenLoss, weighted_sum, without_authentic_loss
 from cut_dist.kernels.forward_gradient import attach_gradients, gradient_due
 
 # On the CPU: one context's logits of a chunk. Large enough for the products to run at full speed, and for dW to be
@@ -60,6 +60,9 @@ def fused_linear_cut(
     lam: float,
     alpha: float,
     gamma: float,
+    lam_instruction: float | None = None,
+    floor: float = 0.0,
+    authentic_loss: bool = True,
     token_weight: Tensor | None = None,
     chunk_rows: int | None = None,
     backend: str = "auto",
@@ -79,7 +82,9 @@ def fused_linear_cut(
             context is the contrast.
         weight: (V, D) lm_head weight.
         labels: (R,) int64; −100 marks a row to ignore.
-        lam, alpha, gamma, token_weight, backend: as for `cut_token_loss`.
+        lam, alpha, gamma, lam_instruction, floor, token_weight, backend: as for `cut_token_loss`.
+        authentic_loss: False: the authentic context is only read; it has no loss, and neither `hidden_authentic` nor,
+            through it, `weight` a gradient.
         chunk_rows: rows whose logits are held at once. None: on the CPU as many as fit in 128 MiB a context, on CUDA
             as fit in a quarter of the free memory, rounded down to a power of two so that runs repeat.
 
@@ -93,32 +98,36 @@ def fused_linear_cut(
     check_hidden(hidden, hidden_authentic, hidden_fake, weight)
     check_labels(labels, hidden, vocabulary=weight.shape[0])
     check_token_weight(token_weight, labels)
-    check_objective(Objective(lam, alpha, gamma))
+    objective = Objective.of(lam, alpha, gamma, lam_instruction, floor)
+    check_objective(objective)
     if chunk_rows is not None and chunk_rows < 1:
         raise ValueError(f"chunk_rows must be at least 1, or None, got {chunk_rows}.")
-    compute = partial(select_backend(backend, hidden), objective=Objective(lam, alpha, gamma))
-    sources = (hidden, hidden_authentic, weight)
+    compute = partial(select_backend(backend, hidden), objective=objective)
+    sources = (hidden, hidden_authentic if authentic_loss else None, weight)
     dtypes = (hidden.dtype, hidden.dtype, torch.promote_types(weight.dtype, torch.float32))
-    gradients = _Gradients(*map(_zeros_if_due, sources, dtypes))
+    gradients = _Gradients(*map(_zeros_if_due, sources, dtypes), 2 if authentic_loss else 1)
     with torch.no_grad(), _autocast_off(weight.device.type):
         contexts = [x for x in (hidden, hidden_authentic, hidden_fake) if x is not None]
         chunks = _cut_chunks(compute, contexts, weight, labels, token_weight, gradients, chunk_rows)
         result = CutRows(*(torch.cat(field) for field in zip(*chunks, strict=True)))
+        result = result if authentic_loss else without_authentic_loss(result)
         loss = weighted_sum(result, token_weight)
-    return CutTokenLoss(attach_gradients(loss, list(zip(sources, gradients, strict=True))), *result)
+    return CutTokenLoss(attach_gradients(loss, list(zip(sources, gradients[:3], strict=True))), *result)
 
 
 class _Gradients(NamedTuple):
-    """Where chunks leave their gradients; None where none is due."""
+    """Where chunks leave their gradients, None where none is due; and of how many contexts, the first ones, a loss is
+    taken."""
 
     hidden: Tensor | None
     authentic: Tensor | None
     weight: Tensor | None
+    num_learned: int
 
     def contexts(self) -> int:
         """How many contexts need the gradient of their logits: the first so many."""
         if self.weight is not None or self.authentic is not None:
-            return 2
+            return self.num_learned
         return 0 if self.hidden is None else 1
 
 

@@ -116,8 +116,8 @@ def main() -> None:
             | describe(kernel, disassemble=(contexts, gradients) == (3, True))
         )
     compiled = len(kernels())
-    for objective in (Objective(1, 0, 2), Objective(1.0, 1.0, 0.0), Objective(0.3, 16.0, 1e-3)):
-        launch(torch.bfloat16, 4096, 3, True, objective, first=1)
+    for numbers in ((1, 0, 2), (1.0, 1.0, 0.0), (0.3, 16.0, 1e-3), (0, 1, 1, 1.3, 1)):
+        launch(torch.bfloat16, 4096, 3, True, Objective(*numbers), first=1)
     json.dump({"kernels": found, "compiled": compiled, "compiled_in_the_end": len(kernels())}, sys.stdout)
 
 

@@ -97,7 +97,7 @@ def evaluate(function, *, upstream: float = 1.0, **kwargs) -> tuple[CutTokenLoss
     out = function(**{**kwargs, **leaves})
     (out.loss * upstream).backward()
     out = CutTokenLoss(*(getattr(out, field.name).detach().cpu() for field in dataclasses.fields(out)))
-    return out, *(None if leaf is None else leaf.grad.cpu() for leaf in leaves.values())
+    return out, *(None if leaf is None or leaf.grad is None else leaf.grad.cpu() for leaf in leaves.values())
 
 
 def assert_same_fields(actual: CutTokenLoss, expected: CutTokenLoss, *, rtol: float, atol: float) -> None:

@@ -61,6 +61,9 @@ def assert_same(actual, expected, *, rtol: float = 1e-10, atol: float = 1e-12) -
     assert_same_fields(actual[0], expected[0], rtol=rtol, atol=atol)
     assert actual[1].keys() == expected[1].keys()
     for name, gradient in actual[1].items():
+        if gradient is None:
+            assert expected[1][name] is None
+            continue
         wanted = torch.zeros_like(gradient) if expected[1][name] is None else expected[1][name]
         torch.testing.assert_close(
             gradient, wanted, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}"

@@ -35,7 +35,12 @@ def test_backends():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"lam": 0.0}, "lam must be a finite number above 0"),
+        ({"lam": -0.1}, "lam must be a finite number of at least 0"),
+        ({"lam_instruction": -1.0}, "lam_instruction must be a finite number of at least 0"),
+        ({"lam_instruction": math.inf}, "lam_instruction"),
+        ({"floor": -0.1}, "floor must be a finite number of at least 0"),
+        ({"floor": 1.1}, "floor must be a probability, at most 1"),
+        ({"floor": math.nan}, "floor"),
         ({"lam": math.nan}, "lam"),
         ({"alpha": -0.1}, "alpha must be a finite number of at least 0"),
         ({"gamma": -1.0}, "gamma"),

@@ -50,8 +50,12 @@ def test_another_objective_is_not_compiled_anew():
     data = random_rows(12, 300, dtype=torch.float32)
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(cut_token_loss, fullgraph=True, backend=counter)
-    for lam, alpha, gamma in ((1.1, 0.5, 0.5), (1.2, 0.7, 0.1), (1.0, 1.0, 0.0), (0.5, 0.3, 2.0), (3.0, 16.0, 1.5)):
-        objective = {"lam": lam, "alpha": alpha, "gamma": gamma}
+    names = ("lam", "alpha", "gamma", "lam_instruction", "floor")
+    for values in (
+        (1.1, 0.5, 0.5, 0.9, 0.01), (1.2, 0.7, 0.1, 1.1, 0.02), (1.0, 1.0, 0.0, 0.7, 0.0), (0.5, 0.3, 2.0, 1.3, 0.3),
+        (0.0, 16.0, 1.5, 0.1, 1.0),
+    ):  # fmt: skip
+        objective = dict(zip(names, values, strict=True))
         expected = evaluate(cut_token_loss, **data, **objective)
         assert_same(evaluate(compiled, **data, **objective), expected, rtol=1e-6, atol=1e-8)
     assert counter.frame_count == 2
@@ -68,7 +72,7 @@ def test_the_operation_is_what_it_is_registered_as():
     """PyTorch's own checks: the schema, what it writes to, and its fake implementation."""
     data = random_rows(12, 30, dtype=torch.float32)
     logits, authentic, *rest = data.values()
-    objective = torch.tensor([1.1, 0.5, 0.5], dtype=torch.float64)
+    objective = torch.tensor([1.1, 0.5, 0.5, 1.0, 0.1], dtype=torch.float64)
     for backend, buffers in (("torch", (torch.empty(12, 30), torch.empty(12, 30))), ("triton", (None, None))):
         arguments = (backend, logits, authentic, *rest, objective, *buffers)
         tests = ("test_schema", "test_faketensor")

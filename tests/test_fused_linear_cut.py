@@ -260,3 +260,20 @@ def test_on_a_gpu(dtype):
 def test_wrong_arguments_are_named(change, message):
     with pytest.raises((TypeError, ValueError), match=message):
         fused_linear_cut(**{**random_inputs(23, 9, 41, 7), **OBJECTIVE, **change})
+
+
+# ---- λ₂, σ, and an authentic context that is only read ----
+
+
+@pytest.mark.parametrize("chunk_rows", [None, 7])
+@pytest.mark.parametrize(
+    "options",
+    [{"lam_instruction": 1.05, "floor": 0.01}, {"authentic_loss": False}, {"lam": 0.0, "authentic_loss": False}],
+)
+def test_options_against_whole_logits(options, chunk_rows):
+    inputs = random_inputs(30, 18, 41, 8)
+    expected = evaluate(from_whole_logits, inputs, **options)
+    assert expected[0].inappropriate.any()
+    actual = evaluate(fused_linear_cut, inputs, chunk_rows=chunk_rows, **options)
+    assert_same(actual, expected)
+    assert (actual[1]["hidden_authentic"] is None) == ("authentic_loss" in options)

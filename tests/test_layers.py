@@ -101,7 +101,7 @@ def test_the_fake_part_is_computed_once_and_without_a_gradient(monkeypatch):
 
     monkeypatch.setitem(attention.BACKENDS, "sdpa", recorded)
     batch = make_batch()
-    fake = sum(batch.segment_lengths[-batch.num_fake_segments :])
+    fake = sum(batch.segment_lengths[-batch.num_no_grad_segments :])
     gradient = batch.num_tokens - fake
     model = cut_model(make_model(), split=True, checkpointed=True)
     loss = model(batch).loss
@@ -161,7 +161,7 @@ def test_a_deep_copy_computes_with_its_own_weights():
 
 def test_what_cannot_be_split_by_tokens_is_refused_with_the_remedy():
     layer = torch.nn.Identity()
-    segments = Segments(torch.tensor([0, 3, 5], dtype=torch.int32), (3, 2), "sdpa", num_fake=1)
+    segments = Segments(torch.tensor([0, 3, 5], dtype=torch.int32), (3, 2), "sdpa", num_no_grad=1)
     hidden, bias = torch.zeros(1, 5, 4), torch.zeros(1, 1, 5, 5)
     with pytest.raises(ValueError, match=r"shape \(1, 1, 5, 5\).*model.context_split=off"):
         LayerForward(layer, split=True, checkpointed=False)(hidden, attention_bias=bias, segments=segments)

@@ -99,7 +99,7 @@ def test_a_micro_batch_is_plain_likelihood_of_one_context(triplets):
     [batch] = rank_micro_batches(
         data.train[:4], contrast="fake", reduction="example_mean", rank=0, world_size=1, token_budget=10_000
     )
-    assert len(batch.segment_lengths) == 4 and batch.num_fake_segments == 0 and len(batch.rows_authentic) == 0
+    assert len(batch.segment_lengths) == 4 and batch.num_no_grad_segments == 0 and len(batch.rows_authentic) == 0
     assert np.isclose(float(batch.token_weight.sum()), 1.0)
 
 

@@ -56,14 +56,14 @@ def test_segments_lie_end_to_end_without_padding():
     assert batch.segment_lengths == (6, 2, 4, 11, 5, 8, 4)
     assert batch.cu_seqlens.tolist() == [0, 6, 8, 12, 23, 28, 36, 40]
     assert batch.num_tokens == 40
-    assert batch.num_fake_segments == 2
+    assert batch.num_no_grad_segments == 2
     assert batch.position_ids[0].tolist() == [i for n in batch.segment_lengths for i in range(n)]
 
 
 def test_contrast_instruction_has_no_fake_context():
     batch = pack_examples(EXAMPLES, [1.0] * 3, "instruction")
     assert batch.rows_fake is None
-    assert batch.num_fake_segments == 0
+    assert batch.num_no_grad_segments == 0
     assert batch.segment_lengths == (6, 2, 4, 11, 5)
     assert batch.num_tokens == sum(example_tokens(e, "instruction") for e in EXAMPLES)
 

@@ -58,7 +58,7 @@ def test_sums_by_hand():
 
 
 def test_the_fake_context_counts_a_forward_the_others_a_backward_too():
-    with_fake, without = batch(), replace(batch(), num_fake_segments=0)
+    with_fake, without = batch(), replace(batch(), num_no_grad_segments=0, no_grad=())
     assert 0 < model_flops(with_fake, SHAPE) < model_flops(without, SHAPE)
     assert model_flops(batch(), None) == 0
 

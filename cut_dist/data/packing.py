@@ -15,6 +15,7 @@ import torch
 from cut_dist.data.examples import Example
 
 CONTRASTS = {"fake": ("instruction", "authentic", "fake"), "instruction": ("instruction", "authentic")}
+NO_GRAD = ("fake",)  # contexts of plain CUT that are only read
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class PackedBatch:
         row_counts: response tokens of each example, in the order of `labels`, on the host.
         examples: indices into the list given to `pack_examples`, in the order of `labels`; none for a filler. An
             example of several terms comes once for each.
-        num_fake_segments: how many segments at the end are of the fake context and need no gradient.
+        num_no_grad_segments: how many segments at the end are of contexts that need no gradient.
+        no_grad: those contexts.
     """
 
     input_ids: torch.Tensor
@@ -47,7 +49,8 @@ class PackedBatch:
     token_weight: torch.Tensor
     row_counts: tuple[int, ...]
     examples: tuple[int, ...]
-    num_fake_segments: int
+    num_no_grad_segments: int
+    no_grad: tuple[str, ...]
 
     @property
     def num_tokens(self) -> int:
@@ -165,7 +168,9 @@ def term_weights(examples: Sequence[Example], reduction: str) -> list[tuple[floa
     return list(zip(*(example_weights(kind, reduction) for kind in kinds), strict=True))
 
 
-def pack_examples(examples: Sequence[Example], weights: Sequence[float], contrast: str) -> PackedBatch:
+def pack_examples(
+    examples: Sequence[Example], weights: Sequence[float], contrast: str, no_grad: Sequence[str] = NO_GRAD
+) -> PackedBatch:
     """Pack all contexts of some examples into one row.
 
     Segments lie by context (instruction, authentic, fake), in each the Align-N examples first, so that the rows of
@@ -175,6 +180,7 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
         examples: at least one; what they have `also` is not looked at.
         weights: weight of one response token of each example (`example_weights`).
         contrast: "fake" or "instruction" (DESIGN: the context that stands for the fake positive judgment).
+        no_grad: contexts that have no loss; of the authentic one only together with the fake one, which lies last.
     """
     order = sorted(range(len(examples)), key=lambda i: (not examples[i].is_negative, i))
     negatives = [i for i in order if examples[i].is_negative]
@@ -203,13 +209,15 @@ def pack_examples(examples: Sequence[Example], weights: Sequence[float], contras
         token_weight=torch.from_numpy(np.repeat([weights[i] for i in order], counts).astype(np.float32)),
         row_counts=tuple(counts),
         examples=tuple(order),
-        num_fake_segments=len(negatives) if contrast == "fake" else 0,
+        num_no_grad_segments=len(negatives) * sum(context in no_grad for context in CONTRASTS[contrast]),
+        no_grad=tuple(context for context in CONTRASTS[contrast] if context in no_grad),
     )
 
 
 def rank_micro_batches(
+def rank_micro_batches(
     examples: Sequence[Example], *, contrast: str, reduction: str, rank: int, world_size: int, token_budget: int,
-    beta: float | None = None,
+    beta: float | None = None, no_grad: Sequence[str] = NO_GRAD,
 ) -> list[PackedBatch]:  # fmt: skip
     """This rank's micro-batches of a global batch; every rank gets the same number.
 
@@ -229,7 +237,7 @@ def rank_micro_batches(
         owners = [i for i in present for _ in examples[i].terms]
         terms = [term for i in present for term in examples[i].terms]
         shares = [weight for i in present for weight in weights[i]] if members else [0.0] * len(terms)
-        packed = pack_examples(terms, shares, contrast)
+        packed = pack_examples(terms, shares, contrast, no_grad)
         if beta is not None:
             packed = pair_up(packed, [examples[i] for i in present], len(examples) if members else 0, beta)
         packed = replace(packed, examples=tuple(owners[i] for i in packed.examples))

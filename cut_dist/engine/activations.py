@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from cut_dist.ablation import packing_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import CONTRASTS, pack_examples
@@ -38,7 +39,9 @@ def keep_what_fits(engine, cfg: Config, ranks: Ranks) -> None:
     """
     layers = decoder_layers(engine.module.causal_lm)
     # an example that is longer than the budget gets a micro-batch of its own
-    num_contexts = 2 if cfg.model.context_split == "auto" else len(CONTRASTS[cfg.objective.contrast])
+    packing = packing_options(cfg.objective)
+    no_grad = packing["no_grad"] if cfg.model.context_split == "auto" else ()
+    num_contexts = len(set(CONTRASTS[packing["contrast"]]) - set(no_grad))
     tokens = max(cfg.train.micro_batch_tokens, num_contexts * cfg.data.max_length)
     saved, given = (np.array(n) * tokens for n in bytes_per_token(engine, layers, ranks))
     room = torch.tensor(room_bytes(engine, ranks), dtype=torch.int64, device=ranks.device)

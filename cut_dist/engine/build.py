@@ -11,6 +11,7 @@ from deepspeed.ops.adam import DeepSpeedCPUAdam
 from deepspeed.utils import set_z3_leaf_module
 from transformers.integrations import HfDeepSpeedConfig
 
+from cut_dist.ablation import loss_instead, loss_options
 from cut_dist.engine.activations import keep_what_fits
 from cut_dist.engine.compiled_ops import load_op
 from cut_dist.engine.launch import Ranks
@@ -71,9 +72,8 @@ def build_engine(cfg: Config, ranks: Ranks):
     del hf_config
     model = CutModel(
         causal_lm,
-        lam=cfg.objective.lam,
-        alpha=cfg.objective.alpha,
-        gamma=cfg.objective.gamma,
+        **loss_options(cfg.objective),
+        instead=loss_instead(cfg.objective),
         attention=choose_backend(cfg.model.attention, ranks.device, dtype),
     )
     optimizer = make_optimizer(model, cfg.train, on_host=offload_device(ds_config, "optimizer") in ("cpu", "nvme"))

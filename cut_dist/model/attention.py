@@ -30,22 +30,22 @@ class Segments:
         cu_seqlens: (S + 1,) int32 on the device.
         lengths: the S lengths on the host.
         backend: a key of `BACKENDS`.
-        num_fake: how many segments at the end are of the fake context and need no gradient.
+        num_no_grad: how many segments at the end need no gradient.
     """
 
     cu_seqlens: torch.Tensor
     lengths: tuple[int, ...]
     backend: str
-    num_fake: int = 0
+    num_no_grad: int = 0
 
     @cached_property
     def parts(self) -> tuple[Segments, Segments]:
-        """The segments that need a gradient and the fake ones, each as a row of its own."""
-        border = len(self.lengths) - self.num_fake
-        cu_gradient, cu_fake = self.cu_seqlens[: border + 1], self.cu_seqlens[border:]
+        """The segments that need a gradient and those that don't, each as a row of its own."""
+        border = len(self.lengths) - self.num_no_grad
+        cu_gradient, cu_no_grad = self.cu_seqlens[: border + 1], self.cu_seqlens[border:]
         return (
             Segments(cu_gradient, self.lengths[:border], self.backend),
-            Segments(cu_fake - cu_fake[0], self.lengths[border:], self.backend),
+            Segments(cu_no_grad - cu_no_grad[0], self.lengths[border:], self.backend),
         )
 
 

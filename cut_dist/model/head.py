@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ class CutOutput(NamedTuple):
     Attributes:
         loss: () float32, this micro-batch's share of the global batch's loss; the only one with a gradient.
         loss_instruction: (R,) float32, per token: likelihood or unlikelihood in the instruction context, unweighted.
-        loss_authentic: (R,) float32, per token: likelihood in the authentic context; 0 on Align-P rows.
+        loss_authentic: (R,) float32, per token: likelihood in the authentic context; 0 on Align-P rows, and
+            where it has no loss.
         inappropriate: (R,) bool, paper eq. 5.
         logp, logp_authentic, logp_fake: (R,) float32; the last two are 0 on Align-P rows.
     """
@@ -45,10 +47,10 @@ class CutHead(nn.Module):
     module that owns the weight, or ZeRO-3 has partitioned the weight away by then.
     """
 
-    def __init__(self, weight: nn.Parameter, lam: float, alpha: float, gamma: float):
+    def __init__(self, weight: nn.Parameter, measured: Mapping[str, Any], trained: Mapping[str, Any]):
         super().__init__()
         self.weight = weight
-        self.lam, self.alpha, self.gamma = lam, alpha, gamma
+        self.measured, self.trained = dict(measured), dict(trained)  # arguments of the loss in an evaluation, a step
 
     def forward(self, hidden: torch.Tensor, batch: PackedBatch | None = None) -> torch.Tensor | CutOutput:
         """hidden (T, D) with a batch → CutOutput; hidden (…, D) without → logits (…, V)."""
@@ -63,10 +65,8 @@ class CutHead(nn.Module):
             fake,
             self.weight,
             batch.labels,
-            lam=self.lam,
-            alpha=self.alpha,
-            gamma=self.gamma,
             token_weight=batch.token_weight,
+            **(self.trained if self.training else self.measured),
         )
         return CutOutput(*(getattr(out, name) for name in CutOutput._fields))
 
@@ -79,10 +79,7 @@ class CutHead(nn.Module):
         Args:
             rows: (R, D) hidden states that predict `batch.labels`.
         """
-        likelihood = partial(
-            fused_linear_cut, rows, None, None, self.weight, batch.labels, lam=self.lam, alpha=self.alpha,
-            gamma=self.gamma,
-        )  # fmt: skip
+        likelihood = partial(fused_linear_cut, rows, None, None, self.weight, batch.labels, **self.measured)
         with torch.no_grad():
             margin = batch.beta * batch.margins(likelihood().logp)
             loss = (batch.pair_weight * F.softplus(-margin)).sum()
@@ -99,21 +96,35 @@ class CutModel(nn.Module):
         causal_lm: any decoder with a bias-free `lm_head`; it keeps its state-dict names.
         lam, alpha, gamma: λ, α, γ of paper eq. 5 and 6.
         attention: a key of `attention.BACKENDS`.
+        lam_instruction, floor: λ₂ and σ of DualCUT, as for `fused_linear_cut`.
+        instead: arguments of `fused_linear_cut` that differ in training mode, for an ablation.
 
     Raises:
         ValueError: if the model's output layer is not the plain product that the head computes.
     """
 
-    def __init__(self, causal_lm: PreTrainedModel, *, lam: float, alpha: float, gamma: float, attention: str):
+    def __init__(
+        self,
+        causal_lm: PreTrainedModel,
+        *,
+        lam: float,
+        alpha: float,
+        gamma: float,
+        attention: str,
+        lam_instruction: float | None = None,
+        floor: float = 0.0,
+        instead: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
         check_supported(causal_lm)
         self.causal_lm = causal_lm
         self.attention = attention
         weight = causal_lm.get_output_embeddings().weight
-        causal_lm.set_output_embeddings(CutHead(weight, lam, alpha, gamma))
+        loss = {"lam": lam, "alpha": alpha, "gamma": gamma, "lam_instruction": lam_instruction, "floor": floor}
+        causal_lm.set_output_embeddings(CutHead(weight, measured=loss, trained=loss | dict(instead or {})))
 
     def forward(self, batch: PackedBatch) -> CutOutput:
-        segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention, batch.num_fake_segments)
+        segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention, batch.num_no_grad_segments)
         decoded = self.causal_lm.get_decoder()(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, segments=segments
         )

@@ -1,5 +1,5 @@
-"""Decoder layers that compute no more than each token needs: no gradient for the fake context, and recomputation in
-the backward (activation checkpointing) in as many layers as memory asks for.
+"""Decoder layers that compute no more than each token needs: no gradient for contexts that are only read (the fake
+one), and recomputation in the backward (activation checkpointing) in as many layers as memory asks for.
 
 A layer's `forward` is replaced on the instance, so that parameters keep their names, and the hooks of `__call__`, in
 which DeepSpeed gathers a layer's weights, run once for both parts of a row.
@@ -17,18 +17,18 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from cut_dist.model.attention import Segments
 
-GRADIENT, FAKE = 0, 1  # the parts of a packed row, in this order
+GRADIENT, NO_GRADIENT = 0, 1  # the parts of a packed row, in this order
 
 
 class LayerForward:
     """What stands in the place of a decoder layer's `forward`.
 
-    In a packed row with fake segments the gradient tokens go through the layer under autograd, then the fake ones
-    under `no_grad`: 7 units of work in place of 9, where a context's forward is 1 unit and its backward 2. Without
-    gradients (evaluation, generation) it is the layer's own forward.
+    In a packed row with segments that need no gradient the others go through the layer under autograd, then these under
+    `no_grad`: for a fake context 7 units of work in place of 9, where a context's forward is 1 unit, its backward 2.
+    Without gradients (evaluation, generation) it is the layer's own forward.
 
     Attributes:
-        split: whether the fake tokens go through on their own.
+        split: whether the tokens that need no gradient go through on their own.
         checkpointed: whether the backward computes the layer again, from its input.
     """
 
@@ -46,16 +46,16 @@ class LayerForward:
         if not torch.is_grad_enabled():
             return self.compute(hidden, *args, **kwargs)
         segments: Segments | None = kwargs.get("segments")
-        if not (self.split and segments and segments.num_fake):
+        if not (self.split and segments and segments.num_no_grad):
             return self._differentiable(hidden, *args, **kwargs)
         given = (hidden, args, kwargs)
         hidden_g, args_g, kwargs_g = _part(given, GRADIENT, segments)
-        # a clone, or what autograd keeps of the layer's input would keep the fake tokens too
+        # a clone, or what autograd keeps of the layer's input would keep the others too
         out_g = self._differentiable(hidden_g.clone(), *args_g, **kwargs_g)
         with torch.no_grad():
-            hidden_f, args_f, kwargs_f = _part(given, FAKE, segments)
-            out_f = self.compute(hidden_f, *args_f, **kwargs_f)
-        return torch.cat([out_g, out_f], dim=1)
+            hidden_n, args_n, kwargs_n = _part(given, NO_GRADIENT, segments)
+            out_n = self.compute(hidden_n, *args_n, **kwargs_n)
+        return torch.cat([out_g, out_n], dim=1)
 
     def compute(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's own forward."""

@@ -64,7 +64,8 @@ def _what(cfg: OnlineConfig, online: Path) -> str:
         "instructions": f"{source.per_round:,} a round, {asked}",
         "responses": f"{g.samples} to each by {g.name}, temperature {g.temperature:g}, up to {g.max_new_tokens} tokens",
         "judge": " ".join(filter(None, [cfg.judge.name, cfg.judge.model or cfg.judge.endpoint.model])),
-        "objective": f"{o.name}, λ {o.lam:g}, α {o.alpha:g}, γ {o.gamma:g}, contrast {o.contrast}",
+        "objective": f"{o.name}, λ {o.lam:g}, α {o.alpha:g}, γ {o.gamma:g}, contrast {o.contrast}"
+        + (f", without {o.without}" if o.without else ""),
         "training": f"lr {cfg.train.lr:g}, batches of {cfg.train.global_batch_size}, seed {cfg.seed}",
     }
     first = read_lineage(RoundFiles(online, 1).training)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from cut_dist.ablation import encoding, prepare_data
 from cut_dist.config import Config, ConfigError, PreviewJobConfig
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import example_weights
-from cut_dist.data.prepare import HELDOUT_PREFIX, prepare
+from cut_dist.data.prepare import HELDOUT_PREFIX
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.sampler import Sampler
 from cut_dist.data.triplets import Triplet
@@ -39,9 +40,7 @@ def preview(cfg: PreviewJobConfig, console: Console | None = None) -> int:
     """
     target = _page_path(cfg.preview.html)
     tokenizer = load_tokenizer(cfg.model)
-    data = prepare(
-        cfg.data, tokenizer, seed=cfg.seed, fake_judgment=cfg.objective.fake_judgment, objective=cfg.objective.name
-    )
+    data = prepare_data(cfg, tokenizer)
     sampler = Sampler(len(data.train), cfg.train.global_batch_size, cfg.seed, cfg.train.epochs, cfg.train.max_steps)
     shown = data.train if cfg.preview.split == "train" else data.heldout
     chosen = find(shown, cfg.preview.ids) if cfg.preview.ids else choose(shown, cfg.preview.count, cfg.preview.seed)
@@ -56,7 +55,7 @@ def preview(cfg: PreviewJobConfig, console: Console | None = None) -> int:
         place = _place_in_run(i, data.train, sampler, cfg) if shown is data.train else _place_held_out(shown[i])
         views.append(view_example(shown[i], triplets[shown[i].id], place, numbers, cfg, tokenizer))
     grids = summary_grids(data, cfg, sampler)
-    if cfg.preview.forward and cfg.objective.name == "cut":
+    if cfg.preview.forward and encoding(cfg.objective) == "cut":
         grids.append(_inappropriate(views, cfg.objective.lam))
     terminal.show(cfg.run.experiment, _settings(cfg), grids, views, console or Console())
     if target:
@@ -139,6 +138,10 @@ def _settings(cfg: Config) -> list[str]:
     o, data = cfg.objective, cfg.data
     contrast = f"fake judgment “{o.fake_judgment}”" if o.contrast == "fake" else "the instruction context"
     loss = f"λ = {o.lam:g}, α = {o.alpha:g}, γ = {o.gamma:g}; contrast: {contrast}; reduction {o.reduction}"
+    if o.without:
+        loss += f". Trained without {o.without}; what is shown of tokens is CUT as a whole"
+    if encoding(o) == "hindsight":
+        loss = f"CUT without l1: likelihood of a response, given its judgment where it has one; reduction {o.reduction}"
     if o.name == "judge":
         loss = f"an AI judge: likelihood of the judgment and the decision; reduction {o.reduction}"
     elif o.name != "cut":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from cut_dist.ablation import loss_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import pack_examples
@@ -42,9 +43,7 @@ def measure(cfg: Config, examples: Sequence[Example]) -> list[Measured]:
     log.info("loading %s in %s on %s", cfg.model.name_or_path or "a random model", dtype, device)
     model = CutModel(
         load_causal_lm(cfg.model, dtype=dtype, seed=cfg.seed),
-        lam=cfg.objective.lam,
-        alpha=cfg.objective.alpha,
-        gamma=cfg.objective.gamma,
+        **loss_options(cfg.objective),
         attention=choose_backend(cfg.model.attention, device, dtype),
     )
     model.to(device).eval()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cut_dist.ablation import packing_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example, Prepared
 from cut_dist.data.packing import example_tokens, plan_micro_batches
@@ -18,7 +19,7 @@ _COUNTS = {  # key of Prepared.counts → what it is called for a reader
     "rejected": "rejected, bad rows",
     "over_limit": "beyond data.limit",
     "heldout_not_chosen": "of the held-out file, not chosen",
-    "align_p_downsampled_away": "Align-P left out (data.align_p_ratio)",
+    "align_p_downsampled_away": "Align-P left out (data.align_p_ratio, or without l2_align_p)",
     "left_out_by_objective": "left out, of no use to the objective",
     "overlong_dropped": "dropped, too long",
     "overlong_trimmed": "trimmed to data.max_length",
@@ -103,7 +104,7 @@ def _lengths(data: Prepared, cfg: Config) -> Grid:
 
 
 def _packing(train: Sequence[Example], cfg: Config, sampler: Sampler) -> Grid:
-    costs = [example_tokens(example, cfg.objective.contrast) for example in train]
+    costs = [example_tokens(example, packing_options(cfg.objective)["contrast"]) for example in train]
     first = [costs[i] for i in sampler.batch(0)]
     budget, ranks, rows = cfg.train.micro_batch_tokens, 1, []
     while ranks <= min(max(len(first), 1), _MOST_RANKS):

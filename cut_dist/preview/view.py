@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cut_dist.ablation import encoding
 from cut_dist.config import Config, PreviewJobConfig
 from cut_dist.data.encode import encode_terms
 from cut_dist.data.examples import Example
@@ -242,7 +243,7 @@ def _notes(example: Example, triplet: Triplet, cfg: PreviewJobConfig, tokenizer:
 
 def _shown_as(cfg: PreviewJobConfig) -> str:
     """The objective whose examples are shown: what is held out is measured in CUT's contexts, whatever is trained."""
-    own = cfg.objective.name
+    own = encoding(cfg.objective)
     return own if cfg.preview.split == "train" else OBJECTIVES[own].measured_as
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cut_dist.config import Config
-from cut_dist.config_check import ranged, require
+from cut_dist.config_check import ranged
 
 
 @dataclass

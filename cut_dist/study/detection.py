@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cut_dist.config import DataConfig, ModelConfig
+from cut_dist.config import ModelConfig
 from cut_dist.data.prepare import prepare
 from cut_dist.evaluate import TokenRecord
 from cut_dist.model.load import load_tokenizer

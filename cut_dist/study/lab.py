@@ -20,6 +20,7 @@ import numpy as np
 
 from cut_dist import durable
 from cut_dist.config import DataConfig, ModelConfig, RunConfig
+from cut_dist.data.templates import render_prompt, tokenize_prompts
 from cut_dist.generators.base import stable_seed
 from cut_dist.generators.batches import BatchSampler, Prompt, Sampling, plan_batches
 from cut_dist.model.load import load_tokenizer
@@ -28,7 +29,6 @@ from cut_dist.study import judgments
 from cut_dist.study.corpus import corpus, refine_request, row
 from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import JUDGED, OTHERS, Item, Symbols, draw
-from cut_dist.data.templates import render_prompt, tokenize_prompts
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig

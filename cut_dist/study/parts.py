@@ -23,7 +23,7 @@ from cut_dist.study.judgments import QUALITIES
 from cut_dist.study.lab import Lab, write_rows
 
 if TYPE_CHECKING:
-    from cut_dist.study.config import StudyConfig, StudyKeys
+    from cut_dist.study.config import StudyKeys
 
 TUNING_SEED = 1000  # no result comes from this laboratory
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")

@@ -13,8 +13,8 @@ import logging
 import multiprocessing
 import os
 import time
-from contextlib import suppress
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 

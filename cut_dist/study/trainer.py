@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cut_dist.ablation import prepare_data
 from cut_dist.config import Config, run_dir
-from cut_dist.data.prepare import prepare
 from cut_dist.engine.launch import start_process, stop_process
 from cut_dist.model.load import load_tokenizer
 from cut_dist.process import StopSignal, remove_shared_buffers
@@ -48,10 +48,7 @@ class Trainer:
         """
         self.check()
         tokenizer = load_tokenizer(cfg.model)
-        objective = cfg.objective
-        data = prepare(
-            cfg.data, tokenizer, seed=cfg.seed, fake_judgment=objective.fake_judgment, objective=objective.name
-        )
+        data = prepare_data(cfg, tokenizer)
         status = train_with(cfg, tokenizer, data, self._ranks, self.stop)
         self.check()
         if status:
