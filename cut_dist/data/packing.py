@@ -215,7 +215,6 @@ def pack_examples(
 
 
 def rank_micro_batches(
-def rank_micro_batches(
     examples: Sequence[Example], *, contrast: str, reduction: str, rank: int, world_size: int, token_budget: int,
     beta: float | None = None, no_grad: Sequence[str] = NO_GRAD,
 ) -> list[PackedBatch]:  # fmt: skip

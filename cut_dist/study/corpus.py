@@ -1,4 +1,4 @@
-"""What the laboratory's base model is pretrained on: skill, bad habits, and answers that fit a judgment in the prompt."""
+"""What the laboratory's base model is pretrained on: skill, bad habits, answers that fit a judgment in the prompt."""
 
 from __future__ import annotations
 

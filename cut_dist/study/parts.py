@@ -96,7 +96,8 @@ def _ablations(study: StudyKeys, seed: int) -> Iterator[Cell]:
 
 def _judgments(study: StudyKeys, seed: int) -> Iterator[Cell]:
     for quality in QUALITIES:
-        yield Cell(f"judgments/{seed}/{quality}", seed, partial(_of_quality, quality=quality), _needs(study, seed, "cut"), Lab)
+        measure = partial(_of_quality, quality=quality)
+        yield Cell(f"judgments/{seed}/{quality}", seed, measure, _needs(study, seed, "cut"), Lab)
 
 
 def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,8 @@ def run_study(cfg: StudyConfig) -> int:
     for name in bad:
         log.warning("%s: %s", name, results[name][FAILED])
     if left:
-        log.error("%d of %d cells could not be made; the lines above say why. The same command goes on", len(left), len(cells))
+        text = "%d of %d cells could not be made; the lines above say why. The same command goes on"
+        log.error(text, len(left), len(cells))
         return 1
     log.info("report written to %s", write_report(cfg, cells, results))
     return 1 if bad else 0
@@ -74,7 +76,7 @@ def _left(cells: Sequence[Cell], results: Results) -> list[Cell]:
     return [cell for cell in cells if cell.name not in results]
 
 
-def _watch(workers: Sequence[multiprocessing.Process], cells: Sequence[Cell], results: Results, stop: StopSignal) -> None:
+def _watch(workers: Sequence[SpawnProcess], cells: Sequence[Cell], results: Results, stop: StopSignal) -> None:
     """Wait for the workers, say how far they are, hand on a wish to stop."""
     said = time.monotonic()
     at_start = len(_left(cells, results))

@@ -1,4 +1,4 @@
-"""The laboratory's tokenizer: one token a word, in Hugging Face format, so that all of cut_dist takes it as any other."""
+"""The laboratory's tokenizer: one token a word, in Hugging Face format, which cut_dist takes as any other."""
 
 from __future__ import annotations
 
