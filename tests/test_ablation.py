@@ -10,12 +10,11 @@ import pytest
 import rank_equality as worker
 import torch
 
-from cut_dist.ablation import encoding, loss_instead, loss_options, packing_options, training_data
+from cut_dist.ablation import loss_instead, loss_options, packing_options, prepare_data
 from cut_dist.config import ConfigError, ObjectiveConfig
 from cut_dist.config_compose import compose_config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import PackedBatch, example_weights, pack_examples
-from cut_dist.data.prepare import prepare
 from cut_dist.data.templates import build_prompts
 from cut_dist.model import attention
 from cut_dist.model.head import CutModel
@@ -193,9 +192,7 @@ def prepared(tmp_path, **changes):
     heldout.write_text(json.dumps(ROWS[0] | {"instruction": "Add 1 and 1."}) + "\n")
     places = {"path": str(rows), "heldout_path": str(heldout), "cache_dir": str(tmp_path / "cache")}
     data = replace(CFG.data, max_length=512, max_judgment_tokens=64, **places)
-    cfg = replace(CFG, data=data, objective=objective(**changes))
-    kind = encoding(cfg.objective)
-    data = prepare(training_data(cfg), byte_tokenizer(), seed=0, fake_judgment="Perfect.", objective=kind)
+    data = prepare_data(replace(CFG, data=data, objective=objective(**changes)), byte_tokenizer())
     return data, {e.id: e for e in data.train}
 
 
