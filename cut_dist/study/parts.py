@@ -208,3 +208,19 @@ def _detection(study: StudyKeys, seed: int) -> Iterator[Cell]:
 
 def _detected(lab: Lab, results: Results) -> Numbers:
     return detection_curves(lab, lab.base, lab.sample(lab.base, "samples", lab.cfg.study.samples))
+
+
+# ---- all of it -------------------------------------------------------------------------------------------------------
+
+
+def study_cells(cfg: StudyConfig) -> list[Cell]:
+    """The cells of the parts that `study.parts` names, all without; base models and tuning as far as these need them."""
+    cells = list(lab_cells(cfg.study))
+    wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
+    by_name = {cell.name: cell for cell in cells}
+    waiting = list(wanted)
+    while waiting:
+        new = set(by_name[waiting.pop()].needs) - wanted
+        wanted |= new
+        waiting += new
+    return [cell for cell in cells if cell.name in wanted]
