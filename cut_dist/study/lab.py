@@ -60,10 +60,13 @@ class Lab:
         seed: of corpus, weights, instructions, samples and training.
         root: folder of all laboratories; base model, triplets and trained models of this one lie in <root>/seed<seed>.
         trainer: runs a training in this process.
+        size: a key of `study.sizes`, for a base model of other sizes in a folder of its own, <root>/seed<seed>-<size>.
     """
 
-    def __init__(self, cfg: StudyConfig, seed: int, root: Path, trainer: Trainer) -> None:
-        self.cfg, self.seed, self.folder, self._trainer = cfg, seed, root / f"seed{seed}", trainer
+    def __init__(self, cfg: StudyConfig, seed: int, root: Path, trainer: Trainer, size: str | None = None) -> None:
+        self.cfg, self.seed, self._trainer = cfg, seed, trainer
+        self.folder = root / (f"seed{seed}-{size}" if size else f"seed{seed}")
+        self.random_init = {**cfg.model.random_init, **(cfg.study.sizes[size] if size else {})}
         self.base = self.folder / "base" / "model"
 
     # ---- the base model ----------------------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ class Lab:
         make_tokenizer().save_pretrained(tokenizer)
         path = self.folder / "corpus.jsonl"
         write_rows(path, corpus(self.seed, study.pretrain_steps * study.pretrain_batch))
-        model = replace(self.cfg.model, tokenizer=str(tokenizer))
+        model = replace(self.cfg.model, tokenizer=str(tokenizer), random_init=self.random_init)
         train = replace(
             self.cfg.train, lr=study.pretrain_lr, warmup_ratio=0.05, schedule="cosine", betas=[0.9, 0.98],
             max_steps=study.pretrain_steps, global_batch_size=study.pretrain_batch,

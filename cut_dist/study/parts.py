@@ -5,8 +5,9 @@ methods     paper, tables 2 and 3: the methods side by side
 ablations   table 4
 rounds      table 6: rounds on fresh judgments against one training on as many at once
 detection   precision and recall of the inappropriate tokens as λ runs
-judgments   what the quality of judgments does
+judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
 weights     λ and contrast, γ and α, the ratio of Align-P
+sizes       detection by models of other sizes
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def lab_cells(study: StudyKeys) -> Iterator[Cell]:
         yield Cell(f"base/{seed}", seed, _base, (), Lab)
         yield Cell(f"samples/{seed}", seed, _samples, (f"base/{seed}",), Lab)
     yield from _tuning(study)
-    for part in (_methods, _ablations, _rounds, _detection, _judgments, _weights):
+    for part in (_methods, _ablations, _rounds, _detection, _judgments, _weights, _sizes):
         for seed in seeds:
             yield from part(study, seed)
 
@@ -95,9 +96,9 @@ def _ablations(study: StudyKeys, seed: int) -> Iterator[Cell]:
 
 
 def _judgments(study: StudyKeys, seed: int) -> Iterator[Cell]:
-    for quality in QUALITIES:
-        measure = partial(_of_quality, quality=quality)
-        yield Cell(f"judgments/{seed}/{quality}", seed, measure, _needs(study, seed, "cut"), Lab)
+    for method, quality in itertools.product(("cut", "ilf_mle"), QUALITIES):
+        measure = partial(_of_quality, method=method, quality=quality)
+        yield Cell(f"judgments/{seed}/{method}-{quality}", seed, measure, _needs(study, seed, method), Lab)
 
 
 def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
@@ -141,11 +142,13 @@ def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.json
     return {"recipe": {"objective": dict(recipe.objective), "train": dict(recipe.train)}, **numbers}
 
 
-def _of_quality(lab: Lab, results: Results, *, quality: str) -> Numbers:
-    samples = lab.sample(lab.base, "samples", lab.cfg.study.samples)
-    file = f"triplets_{quality}.jsonl"
-    write_rows(lab.folder / file, lab.judged(samples, quality))
-    return _trained(lab, f"judgments/{lab.seed}/{quality}", tuned(lab.cfg.study, results, method="cut"), file)
+def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Numbers:
+    """The same samples with judgments of one quality, and for ILF refinements by these."""
+    name = f"{method}-{quality}"
+    rows = lab.judged(lab.sample(lab.base, "samples", lab.cfg.study.samples), quality)
+    write_rows(lab.folder / f"{name}.jsonl", lab.refined(lab.base, rows) if method == "ilf_mle" else rows)
+    recipe = tuned(lab.cfg.study, results, method=method)
+    return _trained(lab, f"judgments/{lab.seed}/{name}", recipe, f"{name}.jsonl")
 
 
 # ---- what was tuned --------------------------------------------------------------------------------------------------
@@ -204,6 +207,17 @@ def _offline(lab: Lab, results: Results) -> Numbers:
 
 def _detection(study: StudyKeys, seed: int) -> Iterator[Cell]:
     yield Cell(f"detection/{seed}", seed, _detected, _needs(study, seed, None), Lab)
+
+
+def _sizes(study: StudyKeys, seed: int) -> Iterator[Cell]:
+    for size in study.sizes:
+        yield Cell(f"sizes/{seed}/{size}", seed, _of_size, (), partial(Lab, size=size))
+
+
+def _of_size(lab: Lab, results: Results) -> Numbers:
+    """Pretrain a base model of another size; what it detects in its own wrong samples."""
+    lab.pretrain()
+    return {**lab.measure(lab.base), **_detected(lab, results)}
 
 
 def _detected(lab: Lab, results: Results) -> Numbers:
