@@ -30,9 +30,8 @@ TUNING_SEED = 1000  # no result comes from this laboratory
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")
 GRIDS = {"cut": ("lam", (1.1, 1.5, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
-LAMBDAS = (0.7, 1.0, 1.1, 1.5, 2.0, 3.0, 5.0)
-CONTRASTS = ("fake", "instruction")
-GAMMAS, ALPHAS = (0.0, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0)
+LAMBDAS = {"fake": (0.7, 1.1, 1.5, 2.0, 3.0, 5.0), "instruction": (1.1, 2.0, 5.0)}  # by contrast
+GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5))
 RATIOS = (0.0, 0.25, 0.5, 1.0)
 
 
@@ -102,9 +101,9 @@ def _judgments(study: StudyKeys, seed: int) -> Iterator[Cell]:
 
 
 def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
-    for contrast, lam in itertools.product(CONTRASTS, LAMBDAS):
+    for contrast, lam in ((contrast, lam) for contrast, lams in LAMBDAS.items() for lam in lams):
         yield _cut(study, f"weights/{seed}/{contrast}-lam{lam:g}", seed, {"contrast": contrast, "lam": lam})
-    for gamma, alpha in itertools.product(GAMMAS, ALPHAS):
+    for gamma, alpha in GAMMAS_ALPHAS:
         yield _cut(study, f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}", seed, {"gamma": gamma, "alpha": alpha})
     for ratio in RATIOS:
         yield _cut(study, f"weights/{seed}/ratio{ratio:g}", seed, {}, data={"align_p_ratio": ratio})
@@ -228,7 +227,7 @@ def _detected(lab: Lab, results: Results) -> Numbers:
 
 
 def study_cells(cfg: StudyConfig) -> list[Cell]:
-    """The cells of the parts that `study.parts` names, all without; base models and tuning as far as these need them."""
+    """The cells of the parts that `study.parts` names, all without; and those that they need."""
     cells = list(lab_cells(cfg.study))
     wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
     by_name = {cell.name: cell for cell in cells}
