@@ -15,6 +15,7 @@ from cut_dist.data.prepare import prepare
 from cut_dist.evaluate import TokenRecord
 from cut_dist.model.load import load_tokenizer
 from cut_dist.preview.measure import measure
+from cut_dist.study.rows import data_config, write_rows
 from cut_dist.study.world import wrong_tokens
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def quality(wrong: np.ndarray, marked: np.ndarray) -> dict[str, float]:
 
 def measure_rows(lab: Lab, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[TokenRecord]:
     """Probabilities of each response token in all contexts."""
-    from cut_dist.study.lab import data_config, write_rows
-
     path = lab.folder / "measured.jsonl"
     write_rows(path, rows)
     cfg = replace(

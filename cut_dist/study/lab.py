@@ -6,20 +6,18 @@ trainer as any other (`cut_dist.train`), in this process.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cut_dist import durable
-from cut_dist.config import DataConfig, ModelConfig, RunConfig
+from cut_dist.config import ModelConfig, RunConfig
 from cut_dist.data.templates import render_prompt, tokenize_prompts
 from cut_dist.generators.base import stable_seed
 from cut_dist.generators.batches import BatchSampler, Prompt, Sampling, plan_batches
@@ -27,6 +25,8 @@ from cut_dist.model.load import load_tokenizer
 from cut_dist.online.ranks import Ranks as GeneratorRanks
 from cut_dist.study import judgments
 from cut_dist.study.corpus import corpus, refine_request, row
+from cut_dist.study.detection import measure_rows
+from cut_dist.study.rows import TEMPLATE, data_config, write_rows
 from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import JUDGED, OTHERS, Item, Symbols, draw
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig
     from cut_dist.study.trainer import Trainer
 
-TEMPLATE = "chat"
 MAX_ANSWER = 20  # tokens; the longest right answer has 12
 _BATCH = 250
 
@@ -172,8 +171,6 @@ class Lab:
 
     def _perplexity(self, model: Path, items: Sequence[Item]) -> float:
         """Of the right answers, over their tokens."""
-        from cut_dist.study.detection import measure_rows
-
         records = measure_rows(self, model, [row(str(i), item, item.answer, None) for i, item in enumerate(items)])
         return math.exp(-float(np.concatenate([r.logp for r in records]).mean()))
 
@@ -198,19 +195,6 @@ class Lab:
         sampling = Sampling(temperature, 1.0, MAX_ANSWER)
         replies = [r for batch in plan_batches(prompts, _BATCH) for r in sampler.sample(batch, sampling)]
         return [reply.text.split() for reply in sorted(replies, key=lambda reply: reply.id)]
-
-
-def data_config(triplets: Path, folder: Path, **keys: Any) -> DataConfig:
-    """How the laboratory's triplets are read."""
-    return DataConfig(
-        path=str(triplets), template=TEMPLATE, max_length=256, max_judgment_tokens=200,
-        cache_dir=str(folder / "cache"), **keys,
-    )  # fmt: skip
-
-
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    durable.replace_file(path, "".join(json.dumps(r) + "\n" for r in rows).encode())
 
 
 def _mean(values: Sequence[bool]) -> float | None:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from cut_dist.study.cells import Cell, Numbers, Results
 from cut_dist.study.detection import detection_curves
 from cut_dist.study.judgments import QUALITIES
-from cut_dist.study.lab import Lab, write_rows
+from cut_dist.study.lab import Lab
+from cut_dist.study.rows import write_rows
 
 if TYPE_CHECKING:
-    from cut_dist.study.config import StudyKeys
+    from cut_dist.study.config import StudyConfig, StudyKeys
 
 TUNING_SEED = 1000  # no result comes from this laboratory
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")
