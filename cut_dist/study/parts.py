@@ -7,6 +7,8 @@ rounds      table 6: rounds on fresh judgments against one training on as many a
 detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does
 weights     λ and contrast, γ and α, the ratio of Align-P
+
+and `smollm2`, a real model outside it (real_cells.py).
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cut_dist.study.cells import Cell, Numbers, Results
+from cut_dist.study.cells import TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.detection import detection_curves
 from cut_dist.study.judgments import QUALITIES
 from cut_dist.study.lab import Lab, write_rows
+from cut_dist.study.real_cells import real_cells
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyKeys
 
-TUNING_SEED = 1000  # no result comes from this laboratory
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")
 GRIDS = {"cut": ("lam", (1.1, 1.5, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
@@ -215,7 +217,7 @@ def _detected(lab: Lab, results: Results) -> Numbers:
 
 def study_cells(cfg: StudyConfig) -> list[Cell]:
     """The cells of the parts that `study.parts` names, all without; base models and tuning as far as these need them."""
-    cells = list(lab_cells(cfg.study))
+    cells = [*lab_cells(cfg.study), *real_cells(cfg.study)]
     wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
     by_name = {cell.name: cell for cell in cells}
     waiting = list(wanted)
