@@ -100,7 +100,7 @@ class RealLab:
         """
         real = self.cfg.study.real
         train = replace(
-            self.cfg.train, lr=lr, epochs=real.epochs, global_batch_size=real.global_batch_size,
+            self.cfg.train, lr=lr, max_steps=real.steps, global_batch_size=real.global_batch_size,
             micro_batch_tokens=real.micro_batch_tokens, precision=real.precision,
         )  # fmt: skip
         cfg = replace(

@@ -104,7 +104,7 @@ def _objective(lab: RealLab, method: str) -> dict[str, Any]:
 
 
 def _recipe(lab: RealLab, method: str, lr: float) -> dict[str, Any]:
-    return {"objective": _objective(lab, method), "train": {"lr": lr, "epochs": lab.cfg.study.real.epochs}}
+    return {"objective": _objective(lab, method), "train": {"lr": lr, "max_steps": lab.cfg.study.real.steps}}
 
 
 def _candidate(method: str, lr: float) -> str:
