@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cut_dist.study.trainer import Trainer
 
 Numbers = dict[str, Any]
+TUNING_SEED = 1000  # no result comes from this laboratory
 FAILED = "failed"  # the key under which a cell that can't be measured says why
 
 

@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cut_dist.config import Config
 from cut_dist.config_check import ranged
+
+
+@dataclass
+class RealKeys:
+    """The part with a real model; how it samples and trains."""
+
+    model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    instructions: int = ranged(48, at_least=2)
+    heldout: int = ranged(64, at_least=2)
+    max_checks: int = ranged(1, at_least=1)
+    rounds: int = ranged(2, at_least=1)
+    temperature: float = ranged(0.7, above=0)
+    max_new_tokens: int = ranged(32, at_least=1)
+    sample_batch: int = ranged(64, at_least=1)
+    max_length: int = ranged(512, at_least=32)
+    lrs: list[float] = field(default_factory=lambda: [5e-5, 1e-4])
+    steps: int = ranged(12, at_least=1)
+    global_batch_size: int = ranged(8, at_least=1)
+    micro_batch_tokens: int = ranged(2048, at_least=1)
+    checkpointing: Literal["none", "selective", "full"] = "none"
+    precision: Literal["auto", "bf16", "fp32"] = "bf16"
+    lam: float = ranged(2.0, above=0)
+    gamma: float = ranged(0.5, at_least=0)
 
 
 @dataclass
@@ -27,6 +51,7 @@ class StudyKeys:
     lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
     sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     epochs: list[float] = field(default_factory=lambda: [2.0, 4.0])
+    real: RealKeys = field(default_factory=RealKeys)
 
 
 @dataclass

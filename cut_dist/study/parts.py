@@ -8,6 +8,8 @@ detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
 weights     λ and contrast, γ and α, the ratio of Align-P
 sizes       detection by models of other sizes
+
+and `smollm2`, a real model outside it (real_cells.py).
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cut_dist.study.cells import Cell, Numbers, Results
+from cut_dist.study.cells import TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.detection import detection_curves
 from cut_dist.study.judgments import QUALITIES
 from cut_dist.study.lab import Lab
+from cut_dist.study.real_cells import real_cells
 from cut_dist.study.rows import write_rows
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig, StudyKeys
 
-TUNING_SEED = 1000  # no result comes from this laboratory
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")
 GRIDS = {"cut": ("lam", (1.1, 1.5, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
@@ -229,7 +231,7 @@ def _detected(lab: Lab, results: Results) -> Numbers:
 
 def study_cells(cfg: StudyConfig) -> list[Cell]:
     """The cells of the parts that `study.parts` names, all without; and those that they need."""
-    cells = list(lab_cells(cfg.study))
+    cells = [*lab_cells(cfg.study), *real_cells(cfg.study)]
     wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
     by_name = {cell.name: cell for cell in cells}
     waiting = list(wanted)
