@@ -1,1 +1,250 @@
-"""report.html of a study, and its figures."""
+"""report.html of a study: a section for each part, with its table, its figure and what the numbers say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cut_dist import charts
+from cut_dist.charts import Line
+from cut_dist.study import findings
+from cut_dist.study.findings import Row, Table, percent
+from cut_dist.study.judgments import QUALITIES
+from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
+from cut_dist.study.statistics import Interval
+from cut_dist.web_page import REPORT_STYLE, document, escape, table
+
+if TYPE_CHECKING:
+    from cut_dist.study.config import StudyConfig
+
+Tables = Mapping[str, Table]  # part → what → measure
+
+BASELINES = tuple(name for name in METHODS if name != "cut")
+_SHARES = {  # measure → head of its column
+    "accuracy": "accuracy, greedy", "sampled": "sampled", "habits": "with a habit's trigger", "plain": "without",
+    "others": "families not judged",
+}  # fmt: skip
+_DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
+_NAMES = {
+    "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
+    "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "cut_round2": "CUT, two rounds",
+    "l1": "without L1", "l2_align_p": "without L2 of Align-P", "l2_align_n": "without L2 of Align-N",
+    "detection": "without detection", "dynamic_weight": "without dynamic weight",
+    "online": "online rounds", "offline": "one offline training",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part on the page.
+
+    Attributes:
+        title, text: what was done.
+        rows: the part's table with the rows it is compared with; what → measure.
+        columns: measure → head.
+        said: the findings.
+        figure: draws an SVG element, where there is one.
+        """
+
+    title: str
+    text: str
+    rows: Table
+    columns: Mapping[str, str]
+    said: Sequence[str]
+    figure: Callable[[], str] | None = None
+
+
+def sections(tables: Tables) -> dict[str, Section]:
+    """part → section, of the parts that were measured."""
+    made = {
+        "methods": _methods, "ablations": _ablations, "rounds": _rounds, "detection": _detection, "sizes": _sizes,
+        "judgments": _judgments, "weights": _weights, "smollm2": _smollm2,
+    }  # fmt: skip
+    return {part: make(tables) for part, make in made.items() if part in tables}
+
+
+def _methods(tables: Tables) -> Section:
+    rows = _base(tables) | _ordered(tables["methods"], METHODS)
+    return Section(
+        "Methods side by side (paper, tables 2 and 3)",
+        "Each method trains the same base model on the same judged samples of its own, at the learning rate and epochs "
+        "(CUT: λ, ILF-DPO: β) that were best on another laboratory.",
+        rows, _SHARES, findings.methods(rows, BASELINES), lambda: _bars(rows),
+    )  # fmt: skip
+
+
+def _ablations(tables: Tables) -> Section:
+    rows = _base(tables) | _cut(tables) | _ordered(tables["ablations"], ABLATIONS)
+    said = findings.ablations(rows, ABLATIONS)
+    text = "CUT as it was tuned, each time without one part of it."
+    return Section("Ablations (paper, table 4)", text, rows, _SHARES, said, lambda: _bars(rows))
+
+
+def _rounds(tables: Tables) -> Section:
+    rows = tables["rounds"]
+    return Section(
+        "Online rounds (paper, table 6)",
+        "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
+        "the base model.",
+        _base(tables) | rows, _SHARES, findings.rounds(rows), lambda: _by_round(rows, _base(tables)),
+    )  # fmt: skip
+
+
+def _detection(tables: Tables) -> Section:
+    row = tables["detection"]["detection"]
+    return Section(
+        "Which tokens are inappropriate (equation 5)",
+        "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against those "
+        "that are wrong.",
+        _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)), lambda: _curves(row),
+    )  # fmt: skip
+
+
+def _sizes(tables: Tables) -> Section:
+    sizes = tables["sizes"]
+    rows = {f"{size}, {name}": x for size, row in sizes.items() for name, x in _lambdas(row).items()}
+    said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, tuple(LAMBDAS))]
+    text = "Base models of other sizes, pretrained alike, on their own wrong samples."
+    return Section("Detection by size of the model", text, rows, _DETECTED, said)
+
+
+def _judgments(tables: Tables) -> Section:
+    rows = _base(tables) | _ordered(tables["judgments"], [f"{m}-{q}" for m in ("cut", "ilf_mle") for q in QUALITIES])
+    said = findings.before_and_after(rows, list(rows)[1:], "accuracy")
+    return Section(
+        "The quality of judgments",
+        "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes that "
+        "are none, or with a judgment of another response. ILF refines by the same judgments.",
+        rows, _SHARES, said, lambda: _bars(rows),
+    )  # fmt: skip
+
+
+def _weights(tables: Tables) -> Section:
+    part = tables["weights"]
+    rows, name = _base(tables) | _cut(tables) | dict(part), findings.best(part, list(part))
+    said = [f"Best of these by accuracy: {name} ({percent(part[name]['accuracy'])} %)."] if name else []
+    text = "CUT as it was tuned, with one or two keys set otherwise."
+    return Section("λ and contrast, γ and α, the ratio of Align-P", text, rows, _SHARES, said, lambda: _bars(rows))
+
+
+def _smollm2(tables: Tables) -> Section:
+    methods = ("sft", "ilf_dpo", "cut", "cut_round2")
+    rows = _ordered(tables["smollm2"], ("base", *methods))
+    return Section(
+        "A real model on instructions that programs check",
+        "SmolLM2-135M-Instruct, greedy answers to held-out instructions. Each method trains on the same judged answers "
+        "of the model.",
+        rows, {"strict": "strict", "loose": "loose"}, findings.before_and_after(rows, methods, "strict"),
+        lambda: _bars(rows, "strict", "instructions followed, strict, %"),
+    )  # fmt: skip
+
+
+def figures(found: Mapping[str, Section]) -> dict[str, str]:
+    """part → SVG element."""
+    return {part: section.figure() for part, section in found.items() if section.figure}
+
+
+def standalone(svg: str) -> str:
+    """An SVG file out of an element of a page: with a name space, a ground and a font of its own."""
+    style = '<rect width="100%" height="100%" fill="#fff"/><style>text { font-family: sans-serif; }</style>'
+    head, rest = svg.split(">", 1)
+    space = "" if "xmlns=" in head else ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return f"{head}{space}>{style}{rest}"
+
+
+def render(
+    cfg: StudyConfig, found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapping[str, Any]
+) -> str:
+    """The whole page as text; without matplotlib without its figures, and a word on how to get them."""
+    parts = "".join(_section(section, drawn.get(part, "")) for part, section in found.items())
+    note = "" if drawn else f'<p class="note">Figures need matplotlib: {escape(charts.REMEDY)}</p>'
+    failed = table(("cell", "why it failed"), numbers["failed"].items()) if numbers["failed"] else "<p>None.</p>"
+    about = {"study": numbers["study"], "tuned": numbers["tuned"], "machine": numbers["machine"]}
+    facts = "".join(
+        f"<dt>{escape(name)}</dt><dd><code>{escape(json.dumps(value))}</code></dd>" for name, value in about.items()
+    )
+    intro = (
+        f"Means over {cfg.study.seeds} seeds with 95 % intervals (Student's t); shares in per cent. Each seed has its "
+        "own base model, instructions, samples and trainings. How all of it is made: docs/study.md."
+    )
+    body = (
+        f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{note}{parts}'
+        f"<section><h2>Cells that failed</h2>{failed}</section>"
+        f"<section><h2>What was run, on what</h2><dl>{facts}</dl></section>"
+    )
+    return document("cut_dist: does it work?", REPORT_STYLE, body)
+
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _section(section: Section, figure: str) -> str:
+    measures = {m: head for m, head in section.columns.items() if any(m in row for row in section.rows.values())}
+    perplexity = {
+        m: head for m, head in (("perplexity_others", "perplexity, not judged"), ("perplexity", "perplexity"))
+        if any(m in row for row in section.rows.values())
+    }  # fmt: skip
+    rows = [
+        (_NAMES.get(what, what), *(percent(row[m]) if m in row else "–" for m in measures),
+         *(_plain(row[m]) if m in row else "–" for m in perplexity),
+         str(max((len(x.values) for x in row.values()), default=0)))
+        for what, row in section.rows.items()
+    ]  # fmt: skip
+    said = "".join(f"<p>{escape(text)}</p>" for text in section.said)
+    shown = table(("", *measures.values(), *perplexity.values(), "seeds"), rows)
+    return f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>{said}{figure}{shown}</section>\n"
+
+
+def _plain(x: Interval) -> str:
+    return f"{x.mean:.3f} [{x.low:.3f}, {x.high:.3f}]"
+
+
+def _ordered(part: Table, names: Sequence[str]) -> dict[str, Row]:
+    return {name: part[name] for name in names if name in part}
+
+
+def _lambdas(row: Row) -> dict[str, dict[str, Interval]]:
+    """One row for each contrast and λ."""
+    return {
+        f"{contrast}, λ = {lam:g}": {m: row[f"{contrast}.{lam:g}.{m}"] for m in ("precision", "recall", "share")}
+        for contrast in LAMBDAS
+        for lam, _ in findings.curve(row, contrast, "f1")
+    }
+
+
+def _base(tables: Tables) -> dict[str, Row]:
+    return _ordered(tables.get("base", {}), ("base",))
+
+
+def _cut(tables: Tables) -> dict[str, Row]:
+    return _ordered(tables.get("methods", {}), ("cut",))
+
+
+def _bars(rows: Table, measure: str = "accuracy", xlabel: str = "greedy accuracy, %") -> str:
+    shown = [
+        (_NAMES.get(what, what), *(100 * value for value in (row[measure].mean, row[measure].low, row[measure].high)))
+        for what, row in rows.items()
+        if measure in row
+    ]
+    return charts.intervals(shown, label=xlabel, xlabel=xlabel)
+
+
+def _curves(row: Row) -> str:
+    panels = {
+        f"contrast={contrast}": [Line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
+        for contrast in LAMBDAS
+    }
+    return charts.curves(panels, label="Precision and recall over λ", xlabel="λ")
+
+
+def _by_round(part: Table, base: Table) -> str:
+    start = [(0.0, base["base"]["accuracy"].mean)] if base else []
+    row = part.get("online", {})
+    after = [(float(n), row[f"rounds.{n}.accuracy"].mean) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
+    lines = [Line("online, after each round", start + after)]
+    if "offline" in part and after:
+        level = part["offline"]["accuracy"].mean
+        lines.append(Line("one offline training on as many samples", [(0.0, level), (after[-1][0], level)]))
+    return charts.curves({"greedy accuracy": lines}, label="Accuracy by round", xlabel="round")

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from cut_dist import charts, durable
-from cut_dist.benchmark.machine import machine
+from cut_dist.benchmark.machine import describe
 from cut_dist.study import page
-from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
 from cut_dist.study.statistics import Interval, interval
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     folder.mkdir(parents=True, exist_ok=True)
     tables = gather({cell.name: results[cell.name] for cell in cells})
     numbers = {
-        "machine": machine(), "study": dataclasses.asdict(cfg.study),
+        "machine": describe(torch.device("cpu")), "study": dataclasses.asdict(cfg.study),
         "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
         "parts": {
             part: {what: {k: dataclasses.asdict(v) for k, v in row.items()} for what, row in table.items()}
@@ -41,10 +43,11 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
         "failed": {cell.name: results[cell.name][FAILED] for cell in cells if FAILED in results[cell.name]},
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
-    figures = page.figures(tables) if charts.available() else {}
-    for name, (_, svg) in figures.items():
+    sections = page.sections(tables)
+    figures = page.figures(sections) if charts.available() else {}
+    for name, svg in figures.items():
         durable.replace_file(folder / f"{name}.svg", page.standalone(svg).encode())
-    durable.replace_file(folder / "report.html", page.render(cfg, tables, numbers, figures).encode())
+    durable.replace_file(folder / "report.html", page.render(cfg, sections, figures, numbers).encode())
     return folder
 
 
@@ -56,7 +59,7 @@ def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for name, numbers in cells.items():
         part, seed, *what = name.split("/")
-        if part == "tuning" or seed == "1000":
+        if part == "tuning" or seed == str(TUNING_SEED):
             continue
         for measure, value in _flat(numbers).items():
             found.setdefault(part, {}).setdefault("/".join(what) or part, {}).setdefault(measure, []).append(value)

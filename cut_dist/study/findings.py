@@ -1,0 +1,98 @@
+"""What the numbers of the study say, in sentences: each is computed, and says the opposite where they do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cut_dist.study.statistics import Interval, difference
+
+Row = Mapping[str, Interval]
+Table = Mapping[str, Row]
+
+AHEAD = 0.05  # the lead in accuracy that the study looks for
+
+
+def percent(x: Interval, sign: str = "") -> str:
+    """A share in per cent with its interval."""
+    if math.isnan(x.low):
+        return f"{100 * x.mean:{sign}.1f}"
+    return f"{100 * x.mean:{sign}.1f} [{100 * x.low:{sign}.1f}, {100 * x.high:{sign}.1f}]"
+
+
+def lead(table: Table, first: str, second: str, measure: str = "accuracy") -> Interval | None:
+    """first − second, paired by seed; None where they were not measured for the same seeds."""
+    a, b = (table.get(name, {}).get(measure) for name in (first, second))
+    if a is None or b is None or len(a.values) != len(b.values):
+        return None
+    return difference(a.values, b.values)
+
+
+def best(table: Table, among: Sequence[str], measure: str = "accuracy") -> str | None:
+    present = [name for name in among if measure in table.get(name, {})]
+    return max(present, key=lambda name: table[name][measure].mean, default=None)
+
+
+def methods(table: Table, baselines: Sequence[str]) -> list[str]:
+    """CUT against the best of the others, and the damage done elsewhere."""
+    rival = best(table, baselines)
+    gap = lead(table, "cut", rival) if rival else None
+    if gap is None:
+        return ["CUT and a baseline have not both been measured for the same seeds."]
+    reached = gap.mean >= AHEAD and gap.low > 0
+    said = [
+        f"CUT − best baseline ({rival}): {percent(gap, '+')} points of greedy accuracy. "
+        f"A lead of {100 * AHEAD:.0f} points with an interval above 0 is {'' if reached else 'not '}reached."
+    ]
+    lost = [lead(table, name, "base", "others") for name in ("cut", rival)]
+    if all(lost):
+        said.append(
+            f"Families that were never judged: CUT {percent(lost[0], '+')} points against the base model, "
+            f"{rival} {percent(lost[1], '+')}."
+        )
+    return said
+
+
+def ablations(table: Table, parts: Sequence[str]) -> list[str]:
+    """How much each part is worth, the most first."""
+    losses = {part: gap for part in parts if (gap := lead(table, part, "cut")) is not None}
+    order = sorted(losses, key=lambda part: losses[part].mean)
+    return [f"without {part}: {percent(losses[part], '+')} points against CUT." for part in order]
+
+
+def rounds(table: Table) -> list[str]:
+    gap = lead(table, "online", "offline")
+    if gap is None:
+        return []
+    verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
+    return [f"Online rounds − one offline training: {percent(gap, '+')} points: {verdict} it."]
+
+
+def detection(row: Row, contrasts: Sequence[str]) -> list[str]:
+    """The λ with the best F1 of each contrast, and whether precision and recall reach 0.8 there."""
+    said = []
+    for contrast in contrasts:
+        points = curve(row, contrast, "f1")
+        if not points:
+            continue
+        lam = max(points, key=lambda point: point[1])[0]
+        precision, recall = (row[f"{contrast}.{lam:g}.{name}"] for name in ("precision", "recall"))
+        reached = min(precision.mean, recall.mean) >= 0.8
+        said.append(
+            f"contrast={contrast}: best F1 at λ = {lam:g}, precision {percent(precision)} %, recall {percent(recall)} "
+            f"%; both at least 80 %: {'yes' if reached else 'no'}."
+        )
+    return said
+
+
+def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, float]]:
+    """(λ, mean) of the measures that are named "<prefix>.<λ>.<measure>"."""
+    parts = [(name.removeprefix(f"{prefix}.").removesuffix(f".{measure}"), x.mean) for name, x in row.items()
+             if name.startswith(f"{prefix}.") and name.endswith(f".{measure}")]  # fmt: skip
+    return sorted((float(lam), mean) for lam, mean in parts)
+
+
+def before_and_after(table: Table, methods: Sequence[str], measure: str) -> list[str]:
+    """The gain of each method over the base model."""
+    gains = {name: gap for name in methods if (gap := lead(table, name, "base", measure)) is not None}
+    return [f"{name} − base: {percent(gap, '+')} points." for name, gap in gains.items()]
