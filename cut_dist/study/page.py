@@ -46,7 +46,7 @@ class Section:
         columns: measure → head.
         said: the findings.
         figure: draws an SVG element, where there is one.
-        """
+    """
 
     title: str
     text: str
@@ -96,8 +96,8 @@ def _detection(tables: Tables) -> Section:
     row = tables["detection"]["detection"]
     return Section(
         "Which tokens are inappropriate (equation 5)",
-        "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against those "
-        "that are wrong.",
+        "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against the "
+        "truly wrong ones.",
         _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)), lambda: _curves(row),
     )  # fmt: skip
 
@@ -115,8 +115,8 @@ def _judgments(tables: Tables) -> Section:
     said = findings.before_and_after(rows, list(rows)[1:], "accuracy")
     return Section(
         "The quality of judgments",
-        "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes that "
-        "are none, or with a judgment of another response. ILF refines by the same judgments.",
+        "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes "
+        "that are none, or with a judgment of another response. ILF refines by the same judgments.",
         rows, _SHARES, said, lambda: _bars(rows),
     )  # fmt: skip
 
