@@ -67,7 +67,7 @@ def compose_config(
         groups = config_groups(search)
         for override in parsed:
             _check_override(override, groups, schema)
-        _refuse_rounds(parsed, schema)
+        _refuse_other_entry_points(parsed, schema)
         try:
             tree = compose(config_name, [*overrides, *search], return_hydra_config=True)
             cfg = to_config(_without_hydra(tree), schema)
@@ -182,16 +182,17 @@ def _check_override(override: Override, groups: Mapping[str, Sequence[str]], sch
         raise ConfigError(f"Write {text.lstrip('+')} without the +: the key is there already.")
 
 
-def _refuse_rounds(overrides: Iterable[Override], schema: type) -> None:
-    """An experiment of launch/online.py has sections that no other entry point knows; say whose it is."""
+def _refuse_other_entry_points(overrides: Iterable[Override], schema: type) -> None:
+    """An experiment of launch/online.py or study.py has sections that no other one knows; say whose it is."""
     for override in overrides:
         path = conf_dir() / EXPERIMENT / f"{override.value()}.yaml"
         if override.key_or_group != EXPERIMENT or not path.is_file():
             continue
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if "online" in sections and "online" not in typing.get_type_hints(schema):
-            command = f"python launch/online.py +experiment={path.stem}"
-            raise ConfigError(f"The experiment '{path.stem}' is one of rounds: {command}")
+        for section, whose in (("online", "one of rounds"), ("study", "a study")):
+            if section in sections and section not in typing.get_type_hints(schema):
+                command = f"python launch/{section}.py +experiment={path.stem}"
+                raise ConfigError(f"The experiment '{path.stem}' is {whose}: {command}")
 
 
 def check_key(key: str, schema: type, groups: Iterable[str] = ()) -> None:

@@ -14,6 +14,7 @@ from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.config import Config, ConfigError, PreviewJobConfig, run_dir
 from cut_dist.config_compose import compose_config, conf_dir
 from cut_dist.online.config import OnlineConfig
+from cut_dist.study.config import StudyConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
@@ -21,11 +22,12 @@ ROOT_YAMLS = sorted(CONF.glob("*.yaml"))
 MEMBERS = sorted(path.relative_to(CONF).with_suffix("") for path in CONF.glob("*/*.yaml"))
 GROUP_MEMBERS = [(str(path.parent), path.name) for path in MEMBERS if path.parent.name != "experiment"]
 ONLINE_EXPERIMENTS = ["online_llama2_13b", "online_smoke", "online_smollm2"]  # of launch/online.py and its stages alone
-EXPERIMENTS = [
-    path.name for path in MEMBERS if path.parent.name == "experiment" and path.name not in ONLINE_EXPERIMENTS
-]
+STUDY_EXPERIMENTS = ["study_smoke"]  # of launch/study.py alone
+ELSEWHERE = {*ONLINE_EXPERIMENTS, *STUDY_EXPERIMENTS}
+EXPERIMENTS = [path.name for path in MEMBERS if path.parent.name == "experiment" and path.name not in ELSEWHERE]
 SCHEMAS = {
     "train": Config, "preview": PreviewJobConfig, "benchmark": BenchmarkJobConfig, "online": OnlineConfig,
+    "study": StudyConfig,
 }  # fmt: skip
 ONLINE_GROUPS = {"instructions", "generator", "judge"}
 
@@ -43,8 +45,9 @@ REQUIRED = {
     ("experiment", "llama2_13b_4nodes"): PATH_NEEDED,
     ("experiment", "judge_llama2_13b"): PATH_NEEDED,
 }
-# What a member of the online groups asks for: its default is null, which only that member refuses.
+# What a member asks for whose default is null, which only that member refuses.
 GIVEN = {
+    ("model", "lab"): ["model.tokenizer=bytes"],
     ("instructions", "file"): ["instructions.path=mine.jsonl"],
     ("generator", "endpoint"): ["generator.endpoint.base_url=http://x", "generator.endpoint.model=m"],
     ("judge", "endpoint"): ["judge.endpoint.base_url=http://x", "judge.endpoint.model=m"],
@@ -67,10 +70,10 @@ def experiment(name: str, *overrides: str, entry: str = "train") -> Config:
 
 def test_the_tree_is_where_the_code_looks_for_it_and_holds_nothing_else():
     assert conf_dir() == CONF
-    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "online", "preview", "train"]
+    assert [path.stem for path in ROOT_YAMLS] == ["benchmark", "online", "preview", "study", "train"]
     groups = {"model", "data", "objective", "deepspeed", "tracker", *ONLINE_GROUPS}
     assert {group for group, _ in GROUP_MEMBERS} == groups
-    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS) + len(ONLINE_EXPERIMENTS)
+    walked = len(ROOT_YAMLS) + len(GROUP_MEMBERS) + len(EXPERIMENTS) + len(ELSEWHERE)
     assert walked == len([path for path in CONF.rglob("*") if path.is_file()])
 
 
@@ -87,7 +90,7 @@ def test_each_group_member_composes(group: str, member: str):
     assert run_dir(cfg).parts[:2] == ("runs", "train")
 
 
-@pytest.mark.parametrize("entry", SCHEMAS)
+@pytest.mark.parametrize("entry", [entry for entry in SCHEMAS if entry != "study"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_each_experiment_composes_under_its_own_name(name: str, entry: str):
     cfg = experiment(name, entry=entry)
@@ -101,6 +104,13 @@ def test_each_experiment_of_the_rounds_composes_under_its_own_name(name: str):
     assert (cfg.run.experiment, cfg.run.name, cfg.data.path) == (name, "default", "triplets.jsonl")
     assert cfg.data.on_bad_row == "skip"
     with pytest.raises(ConfigError, match=f"'{name}' is one of rounds: python launch/online.py"):
+        compose_config("train", [f"+experiment={name}"])
+
+
+@pytest.mark.parametrize("name", STUDY_EXPERIMENTS)
+def test_each_experiment_of_the_study_composes_under_its_own_name(name: str):
+    assert experiment(name, entry="study").run.experiment == name
+    with pytest.raises(ConfigError, match=f"'{name}' is a study: python launch/study.py"):
         compose_config("train", [f"+experiment={name}"])
 
 
