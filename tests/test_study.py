@@ -1,0 +1,47 @@
+"""A whole study of the laboratory, made very small, by its command: killed once, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = [
+    "study.seeds=2", "study.pretrain_steps=3", "study.pretrain_batch=8", "study.samples=12", "study.round_samples=6",
+    "study.rounds=2", "study.heldout=6", "study.lrs=[3e-4]", "study.epochs=[1.0]", "study.workers=1",
+    "study.parts=[methods,rounds,detection]", "train.global_batch_size=8", "run.timeout_minutes=2",
+]  # fmt: skip
+
+
+@pytest.mark.timeout(300)
+def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
+    command = [sys.executable, "launch/study.py", f"study.root={tmp_path}", *SMALL]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    cells = tmp_path / "cells"
+
+    first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 150
+        while len(list(cells.rglob("*.json"))) < 5:
+            assert first.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    done = {path: path.stat().st_mtime_ns for path in cells.rglob("*.json")}
+
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert second.returncode == 0, second.stderr[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in done} == done  # not made again
+    numbers = json.loads((tmp_path / "results" / "numbers.json").read_text())
+    assert set(numbers["parts"]) >= {"base", "methods", "rounds", "detection"} and not numbers["failed"]
+    assert len(numbers["parts"]["methods"]["cut"]["accuracy"]["values"]) == 2
+    assert {"fake.1.1.precision", "instruction.5.recall"} <= set(numbers["parts"]["detection"]["detection"])
+    assert (tmp_path / "results" / "report.html").exists()

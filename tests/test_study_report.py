@@ -1,0 +1,130 @@
+"""Intervals, and a report whose sentences follow the numbers both ways."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cut_dist.config_compose import compose_config
+from cut_dist.study import findings, page
+from cut_dist.study.cells import FAILED, Results
+from cut_dist.study.config import StudyConfig
+from cut_dist.study.detection import quality
+from cut_dist.study.parts import ABLATIONS, METHODS, study_cells, tuned
+from cut_dist.study.report import gather, write_report
+from cut_dist.study.statistics import difference, interval
+
+
+def test_an_interval_by_hand():
+    # of 1, 2, 3: mean 2, standard deviation 1, t(0.975, 2) = 4.30265, half = 4.30265 / √3
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2 and found.low == pytest.approx(2 - 2.48414, abs=1e-4)
+    assert found.high == pytest.approx(2 + 2.48414, abs=1e-4)
+    assert not found.apart() and interval([3.0, 3.1, 3.2]).apart()
+    assert math.isnan(interval([1.0]).low) and math.isnan(interval([]).mean)
+
+
+def test_a_difference_is_paired():
+    assert difference([1.0, 5.0, 9.0], [0.5, 4.5, 8.5]).low == pytest.approx(0.5)
+    with pytest.raises(ValueError):
+        difference([1.0], [1.0, 2.0])
+
+
+def test_precision_and_recall_by_hand():
+    wrong, marked = np.array([1, 1, 0, 0, 0], bool), np.array([1, 0, 1, 0, 0], bool)
+    assert quality(wrong, marked) == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "share": 0.4}
+    assert quality(wrong, np.zeros(5, bool)) == {"precision": 1.0, "recall": 0.0, "f1": 0.0, "share": 0.0}
+
+
+def accuracies(**means: float) -> dict:
+    return {name: {"accuracy": interval([m - 0.01, m, m + 0.01]), "others": interval([0.9, 0.9, 0.9])}
+            for name, m in means.items()}  # fmt: skip
+
+
+def test_the_lead_of_cut_is_claimed_only_where_it_is():
+    ahead = findings.methods(accuracies(base=0.3, sft=0.6, cut=0.8), ["sft"])
+    behind = findings.methods(accuracies(base=0.3, sft=0.8, cut=0.6), ["sft"])
+    assert "is reached" in ahead[0] and "+20.0" in ahead[0]
+    assert "is not reached" in behind[0] and "-20.0" in behind[0]
+
+
+def test_rounds_and_detection_are_told_both_ways():
+    assert "ahead of" in findings.rounds(accuracies(online=0.8, offline=0.6))[0]
+    assert "behind" in findings.rounds(accuracies(online=0.6, offline=0.8))[0]
+    measures = ("precision", "recall", "f1")
+    row = {f"fake.{lam:g}.{m}": interval([v, v]) for lam, v in ((1.1, 0.9), (2.0, 0.5)) for m in measures}
+    assert "λ = 1.1" in findings.detection(row, ["fake"])[0] and "yes" in findings.detection(row, ["fake"])[0]
+    low = {name: interval([0.7, 0.7]) for name in row}
+    assert "no." in findings.detection(low, ["fake"])[0]
+
+
+@pytest.fixture
+def cfg(tmp_path) -> StudyConfig:
+    return compose_config("study", [f"study.root={tmp_path}", "study.seeds=2"], StudyConfig)
+
+
+def made_up(name: str) -> dict:
+    """Numbers of a cell, higher for CUT."""
+    part, seed, *what = name.split("/")
+    level = (0.8 if "cut" in name else 0.5) + 0.01 * int(seed[-1])
+    numbers = dict.fromkeys(("accuracy", "sampled", "strict", "loose"), level) | {"others": 0.9, "perplexity_others": 1.1}
+    if part in ("detection", "sizes"):
+        curve = [{"lam": lam, "precision": 0.9, "recall": 0.8, "f1": 0.85, "share": 0.1} for lam in (1.1, 2.0)]
+        numbers |= {"fake": curve, "instruction": curve}
+    if what == ["online"]:
+        numbers["rounds"] = [{"accuracy": level}, {"accuracy": level + 0.1}]
+    return numbers | {"recipe": {"objective": {"name": "cut"}, "train": {"lr": 1e-4}}}
+
+
+def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
+    pytest.importorskip("matplotlib", reason="the figures are drawn with it (extra `study`)")
+    cells, results = study_cells(cfg), Results(tmp_path / "cells")
+    for cell in cells:
+        results.write(cell.name, made_up(cell.name))
+    folder = write_report(cfg, cells, results)
+    numbers = json.loads((folder / "numbers.json").read_text())
+    assert numbers["parts"]["methods"]["cut"]["accuracy"]["values"] == [0.8, 0.81]
+    html = (folder / "report.html").read_text()
+    for part in ("methods", "ablations", "rounds", "detection", "sizes", "judgments", "weights", "smollm2"):
+        assert page.sections(gather({c.name: results[c.name] for c in cells}))[part].title.split(" (")[0] in html
+    assert html.count("<svg") >= 7 and "<script" not in html
+    assert (folder / "methods.svg").read_text().startswith("<svg")
+
+
+def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_path):
+    results = Results(tmp_path / "cells")
+    cells = [cell for cell in study_cells(cfg) if cell.name.startswith(("base/", "methods/"))]
+    for cell in cells:
+        results.write(cell.name, made_up(cell.name))
+    results.write("methods/1/ilf_dpo", {FAILED: "the loss was not finite"})
+    html = (write_report(cfg, cells, results) / "report.html").read_text()
+    assert "Ablations" not in html and "the loss was not finite" in html
+
+
+def test_cells_need_only_cells_that_are_there_and_come_after_them(cfg):
+    names = [cell.name for cell in study_cells(cfg)]
+    assert len(set(names)) == len(names)
+    for place, cell in enumerate(study_cells(cfg)):
+        assert set(cell.needs) <= set(names[:place]), cell.name
+    for what in (*METHODS, *ABLATIONS):
+        assert any(name.endswith(f"/{what}") for name in names)
+
+
+def test_a_part_comes_with_what_it_needs(cfg):
+    cfg.study.parts = ["methods"]
+    parts = {cell.name.split("/")[0] for cell in study_cells(cfg)}
+    assert parts == {"base", "samples", "tuning", "methods"}
+
+
+def test_tuning_takes_the_best_and_of_equals_the_first(cfg, tmp_path):
+    results = Results(tmp_path / "cells")
+    cells = [cell.name for cell in study_cells(cfg) if "/hindsight-" in cell.name]
+    for name in cells:
+        results.write(name, {"accuracy": 0.5})
+    results.write(cells[0], {FAILED: "diverged"})
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-4, "epochs": 4.0}
+    results.write(cells[-1], {"accuracy": 0.6})
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 4.0}

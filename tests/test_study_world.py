@@ -1,0 +1,160 @@
+"""The laboratory's world: right answers by another way, habits where their triggers are, judgments that are true."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from transformers import AutoTokenizer
+
+from cut_dist.data import templates
+from cut_dist.study import judgments, world
+from cut_dist.study.corpus import HABIT_RATE, corpus, plain_answer
+from cut_dist.study.tokenizer import make_tokenizer
+from cut_dist.study.world import FAMILIES, JUDGED, LETTERS, OTHERS, draw, slip, wrong_tokens
+
+SEEDS = range(300)
+
+
+def expected(instruction: str) -> list[str]:
+    """The answer to an instruction, from its words alone."""
+    task, *words = instruction.split()
+    if task == "sort":
+        return sorted(words, key=int)
+    if task == "descend":
+        return sorted(words, key=lambda digit: -int(digit))
+    if task == "reverse":
+        return list(reversed(words))
+    if task == "copy":
+        return words
+    if task == "add":
+        return [str((int(words[0]) + int(digit)) % 10) for digit in words[2:]]
+    if task == "number":
+        return [str("abcdefgh".index(letter) + 1) for letter in words]
+    if task == "next":
+        return [chr(ord(letter) + 1) for letter in words]
+    if task == "replace":
+        return [words[2] if digit == words[0] else digit for digit in words[4:]]
+    assert task == "join"
+    return list(f"{words[-1]}".join(words[:-2]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_are_right_and_habits_wrong_where_their_trigger_is(family):
+    items = [FAMILIES[family](random.Random(seed)) for seed in SEEDS]
+    assert all(item.answer == expected(item.instruction) for item in items)
+    habits = [item for item in items if item.habit is not None]
+    assert all(item.habit != item.answer and len(item.habit) == len(item.answer) for item in habits)
+    share = len(habits) / len(items)
+    assert share == 0 if family in OTHERS else 0.3 < share < 0.9
+
+
+def test_triggers():
+    for seed in SEEDS:
+        item = FAMILIES["number"](random.Random(seed))
+        assert (item.habit is not None) == ("8" in item.answer)
+        item = FAMILIES["sort"](random.Random(seed))
+        repeated = [d for d in item.answer if item.answer.count(d) > 1 and d != item.answer[-1]]
+        assert (item.habit is not None) == bool(repeated)
+
+
+def test_judged_and_other_families_are_all():
+    assert {*JUDGED, *OTHERS} == set(FAMILIES) and not {*JUDGED} & {*OTHERS}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_slip_changes_as_many_symbols_to_others_of_their_kind(count):
+    rng = random.Random(count)
+    for _ in SEEDS:
+        right = draw(rng).answer
+        wrong = slip(rng, right, count)
+        changed = [(a, b) for a, b in zip(right, wrong, strict=True) if a != b]
+        assert len(changed) == count
+        assert all((a in LETTERS) == (b in LETTERS) and a.isdigit() == b.isdigit() for a, b in changed)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "wrong"),
+    [
+        ("1 2 3", "1 2 3", "...."),
+        ("1 9 3", "1 2 3", ".x.."),
+        ("2 1 3", "1 2 3", "xx.."),  # as long: place by place
+        ("1 2 9 3", "1 2 3", "..x.."),  # one too many
+        ("1 3", "1 2 3", ".x."),  # one is missing: what stands there instead
+        ("1 2", "1 2 3", "..x"),  # the end came too early
+        ("", "1", "x"),
+    ],
+)
+def test_wrong_tokens(response, answer, wrong):
+    assert wrong_tokens(response.split(), answer.split()) == [mark == "x" for mark in wrong]
+
+
+# ---- judgments -------------------------------------------------------------------------------------------------------
+
+
+def places(judgment: str) -> list[int]:
+    return [judgments.ORDINALS.index(word) for word in judgment.split() if word in judgments.ORDINALS]
+
+
+@pytest.mark.parametrize("quality", ["precise", "position"])
+def test_judgments_name_the_true_places(quality):
+    rng = random.Random(0)
+    for _ in SEEDS:
+        item = draw(rng)
+        response = slip(rng, item.answer, rng.randint(1, 3))
+        said = judgments.judge(rng, response, item.answer, quality)
+        assert places(said) == [i for i, (a, b) in enumerate(zip(response, item.answer)) if a != b]
+        if quality == "precise":
+            assert all(item.answer[i] in said.split() and response[i] in said.split() for i in places(said))
+
+
+def test_a_wrong_judgment_names_right_places_only():
+    rng = random.Random(0)
+    for _ in SEEDS:
+        item = draw(rng)
+        response = slip(rng, item.answer, 2)
+        said = places(judgments.judge(rng, response, item.answer, "wrong"))
+        assert said and all(response[i] == item.answer[i] for i in said)
+
+
+def test_right_answers_have_no_judgment_vague_ones_no_place_and_lengths_are_named():
+    rng = random.Random(0)
+    assert judgments.judge(rng, ["1"], ["1"]) is None
+    assert not places(judgments.judge(rng, ["1"], ["2"], "vague"))
+    said = judgments.judge(rng, ["1", "2"], ["1", "2", "3"])
+    assert {"two", "three"} <= set(said.split())
+
+
+# ---- tokenizer and corpus --------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_corpus_is_known_words_and_comes_back(tmp_path):
+    make_tokenizer().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for row in corpus(0, 500):
+        texts = (row["instruction"], row["judgment"], judgments.FAKE_JUDGMENT)
+        prompts = templates.build_prompts(tokenizer, "chat", *texts)
+        ids = templates.build_response(tokenizer, row["response"], "chat")
+        assert tokenizer.unk_token_id not in [id for prompt in (*prompts.values(), ids) for id in prompt]
+        assert tokenizer.decode(ids, skip_special_tokens=True) == row["response"]
+        said = len((row["judgment"] or "").split())
+        assert len(prompts.get("authentic", [])) == (said and len(prompts["instruction"]) + said + 1)
+
+
+def test_the_corpus_is_a_function_of_its_seed_and_holds_each_kind_of_row():
+    rows = list(corpus(1, 400))
+    assert rows == list(corpus(1, 400)) != list(corpus(2, 400))
+    judged = [row["judgment"] for row in rows if row["judgment"]]
+    praised = [text for text in judged if text in judgments.PRAISE]
+    refined = [row for row in rows if re.match("Below is an instruction, a response", row["instruction"])]
+    assert 120 < len(judged) < 240 and 30 < len(praised) < 100 and 15 < len(refined) < 80
+    assert not any(text.startswith("Perfect.") for text in judged)  # which would be read as Align-P
+
+
+def test_pretraining_teaches_habits_where_nothing_is_judged():
+    rng = random.Random(0)
+    items = [item for item in (draw(rng, JUDGED) for _ in range(2000)) if item.habit]
+    share = sum(plain_answer(rng, item) == item.habit for item in items) / len(items)
+    assert abs(share - HABIT_RATE) < 0.03
+    assert make_tokenizer().eos_token == world.END
