@@ -70,7 +70,8 @@ def made_up(name: str) -> dict:
     """Numbers of a cell, higher for CUT."""
     part, seed, *what = name.split("/")
     level = (0.8 if "cut" in name else 0.5) + 0.01 * int(seed[-1])
-    numbers = dict.fromkeys(("accuracy", "sampled", "strict", "loose"), level) | {"others": 0.9, "perplexity_others": 1.1}
+    numbers = dict.fromkeys(("accuracy", "sampled", "strict", "loose"), level)
+    numbers |= {"others": 0.9, "perplexity_others": 1.1}
     if part in ("detection", "sizes"):
         curve = [{"lam": lam, "precision": 0.9, "recall": 0.8, "f1": 0.85, "share": 0.1} for lam in (1.1, 2.0)]
         numbers |= {"fake": curve, "instruction": curve}
