@@ -1,4 +1,4 @@
-"""The study's part with a real model, a tiny random one in its place: all its cells, made by a worker of the study."""
+"""The study's part with a real model, a tiny random one in its place: all its cells, made by workers of the study."""
 
 from __future__ import annotations
 
@@ -31,20 +31,23 @@ def configuration(root: Path, *overrides: str) -> StudyConfig:
     return replace(cfg, study=replace(cfg.study, seeds=1))
 
 
-def work(cfg: StudyConfig) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(cfg,))
-    process.start()
-    process.join(timeout=120)
-    if process.is_alive():
-        process.terminate()
-    assert process.exitcode == 0
+def work(cfg: StudyConfig, workers: int = 1) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_work, args=(cfg,)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        if process.is_alive():
+            process.terminate()
+    assert [process.exitcode for process in processes] == [0] * workers
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory, module_environment) -> StudyConfig:
     folder = tmp_path_factory.mktemp("study")
     cfg = configuration(folder / "root", f"model={save_tiny(folder / 'model')}")
-    work(cfg)
+    work(cfg, workers=2)
     return cfg
 
 
@@ -94,12 +97,14 @@ def test_every_method_trains_and_moves_the_model(results):
 
 
 def test_no_instruction_comes_twice_and_none_is_both_trained_and_measured_on(study):
-    def texts(seed: int, number: int) -> set[str]:
-        rows = read_records(lab_folder(study, seed) / f"round_{number}" / "instructions.jsonl", Instruction)
+    def texts(seed: int, folder: str) -> set[str]:
+        rows = read_records(lab_folder(study, seed) / folder / "instructions.jsonl", Instruction)
         return {row.instruction for row in rows}
 
-    trained, tuning, dev, heldout = texts(0, 1) | texts(0, 2), texts(TUNING_SEED, 1), texts(TUNING_SEED, 2), texts(0, 0)
-    assert len(trained) == 64 and len(heldout) == 12
+    trained, heldout = texts(0, "round_1") | texts(0, "round_2"), texts(0, "answers/base")
+    tuning, dev = texts(TUNING_SEED, "round_1"), texts(TUNING_SEED, "answers/cut-lr5e-05")
+    assert len(trained) == 64 and len(heldout) == 12 and len(dev) == 32
+    assert all(texts(0, f"answers/{run}") == heldout for run in (*METHODS, "cut_round2"))
     assert not tuning & dev and not heldout & (trained | tuning | dev)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from cut_dist.config import Config, DataConfig, ModelConfig, ObjectiveConfig, RunConfig, asset_path
 from cut_dist.data.readers import read_triplets
 from cut_dist.evaluation import verifiable
-from cut_dist.evaluation.answers import answer, greedy, read_answers
+from cut_dist.evaluation.answers import INSTRUCTIONS, answer, greedy, read_answers
 from cut_dist.evaluation.config import EvaluationConfig
 from cut_dist.generators.config import GeneratorConfig
 from cut_dist.judges.base import Judged
@@ -125,10 +125,10 @@ class RealLab:
             answer, `perplexity` of right answers to other questions, by token.
         """
         cfg, folder = self._online(model), self.folder / "answers" / name
-        asked = self.round(which).instructions
-        sample_instructions(cfg, which, asked)
         if folder.exists():  # of a start that was interrupted; its model may be gone
             shutil.rmtree(folder)
+        asked = folder / INSTRUCTIONS  # a file of its own: other processes measure other models at the same time
+        sample_instructions(cfg, which, asked)
         answer(cfg, read_records(asked, Instruction), folder)
         answers = read_answers(folder)
         scores = verifiable.score(answers)
