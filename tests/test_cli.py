@@ -109,7 +109,7 @@ MISTAKES = {
     "+experiment=online_rund2": "There is no experiment 'online_rund2'; did you mean 'online_round2'? There are:",
     "+experiment=": "There is no experiment ''. There are:",
     "experiment=smoke": "Write +experiment=smoke with the +",
-    "model=smolm2": "There is no model 'smolm2'; did you mean 'smollm2_135m'? There are: llama2_13b,",
+    "model=smolm2": "There is no model 'smolm2'; did you mean 'smollm2_135m'? There are: lab, llama2_13b,",
     "model=gpt2": "Any other: model.name_or_path=<folder or Hub name>.",
     "data=mine.jsonl": "Your own file: data=jsonl data.path=<file>.",
     "model=null": "There is no model 'null'",

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
-    "study.seeds=2", "study.pretrain_steps=3", "study.pretrain_batch=8", "study.samples=12", "study.round_samples=6",
+    "study.seeds=2", "study.pretrain_steps=3", "study.pretrain_batch=8", "study.samples=16", "study.round_samples=10",
     "study.rounds=2", "study.heldout=6", "study.lrs=[3e-4]", "study.epochs=[1.0]", "study.workers=1",
     "study.parts=[methods,rounds,detection]", "train.global_batch_size=8", "run.timeout_minutes=2",
 ]  # fmt: skip
