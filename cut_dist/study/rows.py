@@ -17,6 +17,7 @@ def data_config(triplets: Path, folder: Path, **keys: Any) -> DataConfig:
     """How the laboratory's triplets are read."""
     return DataConfig(
         path=str(triplets), template=TEMPLATE, max_length=256, max_judgment_tokens=200,
+        on_bad_row="skip",  # where a model's refinement is empty, ILF leaves the row out
         cache_dir=str(folder / "cache"), **keys,
     )  # fmt: skip
 
