@@ -20,7 +20,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
     command = [sys.executable, "launch/study.py", f"study.root={tmp_path}", *SMALL]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
@@ -28,7 +28,7 @@ def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
 
     first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     try:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 300
         while len(list(cells.rglob("*.json"))) < 5:
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
@@ -37,7 +37,7 @@ def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
         first.wait()
     done = {path: path.stat().st_mtime_ns for path in cells.rglob("*.json")}
 
-    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert second.returncode == 0, second.stderr[-2000:]
     assert {path: path.stat().st_mtime_ns for path in done} == done  # not made again
     numbers = json.loads((tmp_path / "results" / "numbers.json").read_text())
