@@ -81,7 +81,6 @@ def made_up(name: str) -> dict:
 
 
 def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
-    pytest.importorskip("matplotlib", reason="the figures are drawn with it (extra `study`)")
     cells, results = study_cells(cfg), Results(tmp_path / "cells")
     for cell in cells:
         results.write(cell.name, made_up(cell.name))
