@@ -16,8 +16,6 @@ from cut_dist.wording import counted
 SPLITS = {"heldout": "held-out", "train": "training"}
 ROWS = {  # key of evaluate.summarise → what it is called for a reader
     "loss": "loss, L1 + L2",
-    "reward_margin": "margin of the rewards",
-    "reward_accuracy": "chosen above rejected, share",
     "nll_instruction": "−log p, instruction context",
     "nll_align_p": "  of Align-P responses",
     "nll_authentic": "−log p, authentic context",
@@ -27,6 +25,8 @@ ROWS = {  # key of evaluate.summarise → what it is called for a reader
     "p_others": "p of all other tokens of Align-N",
     "p_align_p": "p of all tokens of Align-P",
     "share_inappropriate": "share of inappropriate tokens",
+    "reward_margin": "margin of the rewards",
+    "reward_accuracy": "chosen above rejected, share",
 }
 LEGEND = (
     "Loss and −log p are means over examples, p and share over tokens, in the instruction context. Inappropriate: as "
