@@ -128,13 +128,18 @@ def dots(x: Axis, points: Sequence[tuple[str, float]], *, label: str, ylabel: st
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str, xlabel: str) -> str:
-    """A line for each row, the first on top: (name, middle, low, high), the interval as a bar around its middle."""
+    """A line for each row, the first on top: (name, middle, low, high), the interval as a bar around its middle.
+
+    Low and high may be nan: the middle stands alone.
+    """
+    span = _span([number for _, *numbers in rows for number in numbers if math.isfinite(number)])
     with _figure(7.2, 0.75 + 0.3 * len(rows)) as figure:
         panel = figure.add_subplot()
         for place, (_, middle, low, high) in enumerate(rows):
             panel.plot([low, high], [place, place], color=_COLOURS[0], linewidth=2.2, solid_capstyle="butt")
             panel.plot([middle], [place], "o", color=_COLOURS[0], markersize=5)
-            panel.annotate(f" {middle:.{_decimals((low, high))}f}", (high, place), va="center", fontsize=8)
+            text, end = f" {middle:.{_decimals(span)}f}", high if math.isfinite(high) else middle
+            panel.annotate(text, (end, place), va="center", fontsize=8)
         panel.set_yticks(range(len(rows)), [_short(name, 40) for name, *_ in rows])
         panel.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
         panel.margins(x=0.12)

@@ -6,7 +6,7 @@ import math
 import re
 from xml.etree import ElementTree
 
-from cut_dist.charts import Axis, Line, curves, dots, heat_maps, parallel_coordinates, thinned
+from cut_dist.charts import Axis, Line, curves, dots, heat_maps, intervals, parallel_coordinates, thinned
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -58,6 +58,13 @@ def test_parallel_coordinates_leave_out_what_is_not_finite():
 def test_dots_name_their_values():
     found = texts(dots(Axis("lr", ["1e-5", "3e-5"]), [("1e-5", 2.0), ("1e-5", 2.5)], label="l", ylabel="loss"))
     assert {"1e-5", "3e-5", "lr", "loss"} <= set(found)
+
+
+def test_intervals_name_their_rows_and_say_each_middle():
+    rows = [("one", 20.0, 15.0, 25.0), ("alone", 30.0, math.nan, math.nan)]
+    found = texts(intervals(rows, label="l", xlabel="accuracy"))
+    assert {"one", "alone", "accuracy", "20.00", "30.00"} <= set(found) and "nan" not in found
+    assert found.index("one") < found.index("alone")
 
 
 def test_names_are_neither_markup_nor_mathematics():

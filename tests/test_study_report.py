@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ def test_an_interval_by_hand():
 
 
 def test_a_difference_is_paired():
-    assert difference([1.0, 5.0, 9.0], [0.5, 4.5, 8.5]).low == pytest.approx(0.5)
-    with pytest.raises(ValueError):
-        difference([1.0], [1.0, 2.0])
+    assert difference(interval([1.0, 5.0, 9.0]), interval([0.5, 4.5, 8.5])).low == pytest.approx(0.5)
+    some = difference(interval([1.0, 9.0], [0, 2]), interval([8.5, 4.5], [2, 1]))
+    assert (some.values, some.seeds) == ((0.5,), (2,)) and math.isnan(some.low)
 
 
 def test_precision_and_recall_by_hand():
@@ -49,6 +50,34 @@ def test_the_lead_of_cut_is_claimed_only_where_it_is():
     behind = findings.methods(accuracies(base=0.3, sft=0.8, cut=0.6), ["sft"])
     assert "is reached" in ahead[0] and "+20.0" in ahead[0]
     assert "is not reached" in behind[0] and "-20.0" in behind[0]
+
+
+def test_seeds_that_failed_in_one_row_leave_the_pairs_of_the_others_right():
+    levels = {"cut": (0.9, 0.5, 0.7), "sft": (0.8, 0.4, 0.6)}
+    cells = {f"methods/{seed}/{name}": {"accuracy": x} for name, xs in levels.items() for seed, x in enumerate(xs)}
+    cells |= {"methods/0/cut": {FAILED: "x"}, "methods/1/sft": {FAILED: "x"}}  # as many values, of other seeds
+    gap = findings.lead(gather(cells)["methods"], "cut", "sft")
+    assert gap.seeds == (2,) and gap.mean == pytest.approx(0.1)
+    cells["methods/2/sft"] = {FAILED: "x"}
+    assert findings.lead(gather(cells)["methods"], "cut", "sft") is None
+
+
+def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
+    papers = accuracies(detection=0.0, l1=0.3, l2_align_n=0.5, dynamic_weight=0.7, cut=0.8)
+    said = findings.ablations(papers, ABLATIONS)
+    assert said[0].startswith("without detection: -80.0")
+    assert said[-2:] == [
+        "The paper's TruthfulQA, worst first: the same order.",
+        "The paper's RLsum, worst first: another order: detection, l2_align_n, l1, dynamic_weight.",
+    ]
+
+
+def test_another_setting_is_recommended_only_where_it_is_told_apart():
+    table = accuracies(base=0.3, cut=0.8) | {"ratio0.5": accuracies(x=0.9)["x"], "ratio1": accuracies(x=0.4)["x"]}
+    assert findings.weights(table)[0].startswith("Recommended: ratio0.5.")
+    table["ratio0.5"] = {"accuracy": interval([0.9, 0.7, 0.83])}
+    assert findings.weights(table)[0].startswith("Recommended: CUT as it was tuned. ratio0.5 has the best")
+    assert findings.weights(accuracies(base=0.3, cut=0.8)) == []
 
 
 def test_rounds_and_detection_are_told_both_ways():
@@ -90,8 +119,14 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
     html = (folder / "report.html").read_text()
     for part in ("methods", "ablations", "rounds", "detection", "sizes", "judgments", "weights", "smollm2"):
         assert page.sections(gather({c.name: results[c.name] for c in cells}))[part].title.split(" (")[0] in html
-    assert html.count("<svg") >= 7 and "<script" not in html
-    assert (folder / "methods.svg").read_text().startswith("<svg")
+    assert "<script" not in html and "Not measured yet" not in html
+    drawn = {path.stem for path in folder.glob("*.svg")}
+    assert html.count("<svg") == len(drawn) and {"methods", "weights_lambda", "weights_gamma_alpha"} <= drawn
+    for path in folder.glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # one element, a file
+        assert '<rect width="100%" height="100%" fill="#fff"/>' in path.read_text()
+    assert numbers["tuned"]["sft"]["train"] == {"lr": 1e-4}
+    assert "What the tuning chose" in html and "0.0001" in html and numbers["command"]
 
 
 def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_path):
@@ -102,6 +137,7 @@ def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_p
     results.write("methods/1/ilf_dpo", {FAILED: "the loss was not finite"})
     html = (write_report(cfg, cells, results) / "report.html").read_text()
     assert "Ablations" not in html and "the loss was not finite" in html
+    assert "Not measured yet: ablations, rounds, detection, sizes, judgments, weights, smollm2." in html
 
 
 def test_cells_need_only_cells_that_are_there_and_come_after_them(cfg):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cut_dist import charts
-from cut_dist.charts import Line
 from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table, percent
 from cut_dist.study.judgments import QUALITIES
+from cut_dist.study.page_charts import bars, by_round, over_lambda, weights
 from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
 from cut_dist.study.statistics import Interval
 from cut_dist.web_page import REPORT_STYLE, document, escape, table
@@ -27,7 +28,7 @@ _SHARES = {  # measure → head of its column
     "others": "families not judged",
 }  # fmt: skip
 _DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
-_NAMES = {
+NAMES = {
     "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
     "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "cut_round2": "CUT, two rounds",
     "l1": "without L1", "l2_align_p": "without L2 of Align-P", "l2_align_n": "without L2 of Align-N",
@@ -45,7 +46,7 @@ class Section:
         rows: the part's table with the rows it is compared with; what → measure.
         columns: measure → head.
         said: the findings.
-        figure: draws an SVG element, where there is one.
+        figures: name of a file → what draws its SVG element.
     """
 
     title: str
@@ -53,7 +54,19 @@ class Section:
     rows: Table
     columns: Mapping[str, str]
     said: Sequence[str]
-    figure: Callable[[], str] | None = None
+    figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+
+
+TITLES = {  # of all parts that have a section
+    "methods": "Methods side by side (paper, tables 2 and 3)",
+    "ablations": "Ablations (paper, table 4)",
+    "rounds": "Online rounds (paper, table 6)",
+    "detection": "Which tokens are inappropriate (equation 5)",
+    "sizes": "Detection by size of the model",
+    "judgments": "The quality of judgments",
+    "weights": "λ and contrast, γ and α, the ratio of Align-P",
+    "smollm2": "A real model on instructions that programs check",
+}
 
 
 def sections(tables: Tables) -> dict[str, Section]:
@@ -68,10 +81,11 @@ def sections(tables: Tables) -> dict[str, Section]:
 def _methods(tables: Tables) -> Section:
     rows = _base(tables) | _ordered(tables["methods"], METHODS)
     return Section(
-        "Methods side by side (paper, tables 2 and 3)",
+        TITLES["methods"],
         "Each method trains the same base model on the same judged samples of its own, at the learning rate and epochs "
         "(CUT: λ, ILF-DPO: β) that were best on another laboratory.",
-        rows, _SHARES, findings.methods(rows, BASELINES), lambda: _bars(rows),
+        rows, _SHARES, [*findings.methods(rows, BASELINES), *_about_samples(tables)],
+        {"methods": lambda: bars(rows, NAMES)},
     )  # fmt: skip
 
 
@@ -79,26 +93,28 @@ def _ablations(tables: Tables) -> Section:
     rows = _base(tables) | _cut(tables) | _ordered(tables["ablations"], ABLATIONS)
     said = findings.ablations(rows, ABLATIONS)
     text = "CUT as it was tuned, each time without one part of it."
-    return Section("Ablations (paper, table 4)", text, rows, _SHARES, said, lambda: _bars(rows))
+    return Section(TITLES["ablations"], text, rows, _SHARES, said, {"ablations": lambda: bars(rows, NAMES)})
 
 
 def _rounds(tables: Tables) -> Section:
     rows = tables["rounds"]
     return Section(
-        "Online rounds (paper, table 6)",
+        TITLES["rounds"],
         "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
         "the base model.",
-        _base(tables) | rows, _SHARES, findings.rounds(rows), lambda: _by_round(rows, _base(tables)),
+        _base(tables) | rows, _SHARES, findings.rounds(rows),
+        {"rounds": lambda: by_round(rows, _base(tables))},
     )  # fmt: skip
 
 
 def _detection(tables: Tables) -> Section:
     row = tables["detection"]["detection"]
     return Section(
-        "Which tokens are inappropriate (equation 5)",
+        TITLES["detection"],
         "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against the "
         "truly wrong ones.",
-        _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)), lambda: _curves(row),
+        _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)),
+        {"detection": lambda: over_lambda(row, tuple(LAMBDAS))},
     )  # fmt: skip
 
 
@@ -107,43 +123,42 @@ def _sizes(tables: Tables) -> Section:
     rows = {f"{size}, {name}": x for size, row in sizes.items() for name, x in _lambdas(row).items()}
     said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, tuple(LAMBDAS))]
     text = "Base models of other sizes, pretrained alike, on their own wrong samples."
-    return Section("Detection by size of the model", text, rows, _DETECTED, said)
+    return Section(TITLES["sizes"], text, rows, _DETECTED, said)
 
 
 def _judgments(tables: Tables) -> Section:
     rows = _base(tables) | _ordered(tables["judgments"], [f"{m}-{q}" for m in ("cut", "ilf_mle") for q in QUALITIES])
     said = findings.before_and_after(rows, list(rows)[1:], "accuracy")
     return Section(
-        "The quality of judgments",
+        TITLES["judgments"],
         "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes "
         "that are none, or with a judgment of another response. ILF refines by the same judgments.",
-        rows, _SHARES, said, lambda: _bars(rows),
+        rows, _SHARES, said, {"judgments": lambda: bars(rows, NAMES)},
     )  # fmt: skip
 
 
 def _weights(tables: Tables) -> Section:
     part = tables["weights"]
-    rows, name = _base(tables) | _cut(tables) | dict(part), findings.best(part, list(part))
-    said = [f"Best of these by accuracy: {name} ({percent(part[name]['accuracy'])} %)."] if name else []
+    rows = _base(tables) | _cut(tables) | dict(part)
     text = "CUT as it was tuned, with one or two keys set otherwise."
-    return Section("λ and contrast, γ and α, the ratio of Align-P", text, rows, _SHARES, said, lambda: _bars(rows))
+    return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
 
 
 def _smollm2(tables: Tables) -> Section:
     methods = ("sft", "ilf_dpo", "cut", "cut_round2")
     rows = _ordered(tables["smollm2"], ("base", *methods))
     return Section(
-        "A real model on instructions that programs check",
+        TITLES["smollm2"],
         "SmolLM2-135M-Instruct, greedy answers to held-out instructions. Each method trains on the same judged answers "
         "of the model.",
         rows, {"strict": "strict", "loose": "loose"}, findings.before_and_after(rows, methods, "strict"),
-        lambda: _bars(rows, "strict", "instructions followed, strict, %"),
+        {"smollm2": lambda: bars(rows, NAMES, "strict", "instructions followed, strict, %")},
     )  # fmt: skip
 
 
 def figures(found: Mapping[str, Section]) -> dict[str, str]:
-    """part → SVG element."""
-    return {part: section.figure() for part, section in found.items() if section.figure}
+    """Name of a file → SVG element."""
+    return {name: draw() for section in found.values() for name, draw in section.figures.items()}
 
 
 def standalone(svg: str) -> str:
@@ -158,10 +173,10 @@ def render(
     cfg: StudyConfig, found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapping[str, Any]
 ) -> str:
     """The whole page as text; without matplotlib without its figures, and a word on how to get them."""
-    parts = "".join(_section(section, drawn.get(part, "")) for part, section in found.items())
+    parts = "".join(_section(section, drawn) for section in found.values())
     note = "" if drawn else f'<p class="note">Figures need matplotlib: {escape(charts.REMEDY)}</p>'
     failed = table(("cell", "why it failed"), numbers["failed"].items()) if numbers["failed"] else "<p>None.</p>"
-    about = {"study": numbers["study"], "tuned": numbers["tuned"], "machine": numbers["machine"]}
+    about = {"study": numbers["study"], "machine": numbers["machine"]}
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd><code>{escape(json.dumps(value))}</code></dd>" for name, value in about.items()
     )
@@ -169,10 +184,14 @@ def render(
         f"Means over {cfg.study.seeds} seeds with 95 % intervals (Student's t); shares in per cent. Each seed has its "
         "own base model, instructions, samples and trainings. How all of it is made: docs/study.md."
     )
+    absent = ", ".join(part for part in TITLES if part not in found)
+    left_out = f'<p class="note">Not measured yet: {escape(absent)}.</p>' if absent else ""
+    command = escape(shlex.join(["python", *numbers["command"]]))
     body = (
-        f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{note}{parts}'
-        f"<section><h2>Cells that failed</h2>{failed}</section>"
-        f"<section><h2>What was run, on what</h2><dl>{facts}</dl></section>"
+        f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{left_out}{note}{parts}'
+        f"{_tuned(numbers['tuned'])}<section><h2>Cells that failed</h2>{failed}</section>"
+        f"<section><h2>What was run, on what</h2><dl><dt>command</dt><dd><code>{command}</code></dd>{facts}</dl>"
+        "</section>"
     )
     return document("cut_dist: does it work?", REPORT_STYLE, body)
 
@@ -180,21 +199,41 @@ def render(
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _section(section: Section, figure: str) -> str:
+def _section(section: Section, drawn: Mapping[str, str]) -> str:
     measures = {m: head for m, head in section.columns.items() if any(m in row for row in section.rows.values())}
     perplexity = {
         m: head for m, head in (("perplexity_others", "perplexity, not judged"), ("perplexity", "perplexity"))
         if any(m in row for row in section.rows.values())
     }  # fmt: skip
     rows = [
-        (_NAMES.get(what, what), *(percent(row[m]) if m in row else "–" for m in measures),
+        (NAMES.get(what, what), *(percent(row[m]) if m in row else "–" for m in measures),
          *(_plain(row[m]) if m in row else "–" for m in perplexity),
          str(max((len(x.values) for x in row.values()), default=0)))
         for what, row in section.rows.items()
     ]  # fmt: skip
     said = "".join(f"<p>{escape(text)}</p>" for text in section.said)
+    figure = "".join(drawn.get(name, "") for name in section.figures)
     shown = table(("", *measures.values(), *perplexity.values(), "seeds"), rows)
     return f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>{said}{figure}{shown}</section>\n"
+
+
+def _tuned(recipes: Mapping[str, Any]) -> str:
+    """What each method was trained with: the best of its grid on the tuning laboratory."""
+    if not recipes:
+        return ""
+    settings = {method: {**r["objective"], **r["train"]} for method, r in recipes.items()}
+    keys = [key for key in ("lr", "epochs", "lam", "beta") if any(key in own for own in settings.values())]
+    rows = [(NAMES.get(m, m), *(f"{own[k]:g}" if k in own else "–" for k in keys)) for m, own in settings.items()]
+    return f"<section><h2>What the tuning chose</h2>{table(('', *keys), rows)}</section>\n"
+
+
+def _about_samples(tables: Tables) -> list[str]:
+    """What ILF's result hangs on: how many of the base model's refinements are right."""
+    row = tables.get("samples", {}).get("samples", {})
+    if not {"right", "refined_right"} <= set(row):
+        return []
+    right, refined = percent(row["right"]), percent(row["refined_right"])
+    return [f"Of the base model's samples {right} % are right, of its refinements of the others {refined} %."]
 
 
 def _plain(x: Interval) -> str:
@@ -220,31 +259,3 @@ def _base(tables: Tables) -> dict[str, Row]:
 
 def _cut(tables: Tables) -> dict[str, Row]:
     return _ordered(tables.get("methods", {}), ("cut",))
-
-
-def _bars(rows: Table, measure: str = "accuracy", xlabel: str = "greedy accuracy, %") -> str:
-    shown = [
-        (_NAMES.get(what, what), *(100 * value for value in (row[measure].mean, row[measure].low, row[measure].high)))
-        for what, row in rows.items()
-        if measure in row
-    ]
-    return charts.intervals(shown, label=xlabel, xlabel=xlabel)
-
-
-def _curves(row: Row) -> str:
-    panels = {
-        f"contrast={contrast}": [Line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
-        for contrast in LAMBDAS
-    }
-    return charts.curves(panels, label="Precision and recall over λ", xlabel="λ")
-
-
-def _by_round(part: Table, base: Table) -> str:
-    start = [(0.0, base["base"]["accuracy"].mean)] if base else []
-    row = part.get("online", {})
-    after = [(float(n), row[f"rounds.{n}.accuracy"].mean) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
-    lines = [Line("online, after each round", start + after)]
-    if "offline" in part and after:
-        level = part["offline"]["accuracy"].mean
-        lines.append(Line("one offline training on as many samples", [(0.0, level), (after[-1][0], level)]))
-    return charts.curves({"greedy accuracy": lines}, label="Accuracy by round", xlabel="round")

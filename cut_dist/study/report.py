@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 
 from cut_dist import charts, durable
 from cut_dist.benchmark.machine import describe
+from cut_dist.lineage import redact
 from cut_dist.study import page
 from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
 from cut_dist.study.statistics import Interval, interval
@@ -35,11 +37,15 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     numbers = {
         "machine": describe(torch.device("cpu")), "study": dataclasses.asdict(cfg.study),
         "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
+        "command": redact(sys.argv),
         "parts": {
             part: {what: {k: dataclasses.asdict(v) for k, v in row.items()} for what, row in table.items()}
             for part, table in tables.items()
         },
-        "tuned": {cell.name: results[cell.name].get("recipe") for cell in cells if cell.name.startswith("methods/0/")},
+        "tuned": {
+            cell.name.split("/")[-1]: recipe for cell in cells
+            if cell.name.startswith("methods/") and (recipe := results[cell.name].get("recipe"))
+        },
         "failed": {cell.name: results[cell.name][FAILED] for cell in cells if FAILED in results[cell.name]},
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
@@ -56,15 +62,16 @@ def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
 
     A cell that failed counts in none; its row says how many seeds there are.
     """
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    found: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
     for name, numbers in cells.items():
         part, seed, *what = name.split("/")
         if part == "tuning" or seed == str(TUNING_SEED):
             continue
         for measure, value in _flat(numbers).items():
-            found.setdefault(part, {}).setdefault("/".join(what) or part, {}).setdefault(measure, []).append(value)
+            row = found.setdefault(part, {}).setdefault("/".join(what) or part, {})
+            row.setdefault(measure, {})[int(seed)] = value
     return {
-        part: {what: {m: interval(values) for m, values in row.items()} for what, row in table.items()}
+        part: {what: {m: interval([*of.values()], [*of]) for m, of in row.items()} for what, row in table.items()}
         for part, table in found.items()
     }
 

@@ -1,0 +1,77 @@
+"""How cells are taken and kept: one process each, failures as results, defects not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from filelock import FileLock
+
+from cut_dist.config import ConfigError
+from cut_dist.config_compose import compose_config
+from cut_dist.study import runner
+from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.config import StudyConfig
+from cut_dist.study.trainer import TrainingFailed
+
+
+@pytest.fixture
+def cfg(tmp_path) -> StudyConfig:
+    return compose_config("study", [f"study.root={tmp_path}"], StudyConfig)
+
+
+def cell(measure) -> Cell:
+    return Cell("part/0/what", 0, measure, (), lambda *_: "the laboratory")
+
+
+def take(cfg: StudyConfig, measure) -> bool:
+    return runner._take(cfg, cell(measure), runner.results_of(cfg), trainer=None)
+
+
+def fail(error: Exception):
+    def measure(*_):
+        raise error
+
+    return measure
+
+
+def test_a_cell_is_made_once_and_given_its_laboratory_and_the_results(cfg):
+    given = []
+    assert take(cfg, lambda lab, results: given.append((lab, type(results))) or {"accuracy": 0.5})
+    assert given == [("the laboratory", Results)]
+    assert runner.results_of(cfg)["part/0/what"] == {"accuracy": 0.5}
+    assert not take(cfg, fail(AssertionError("made a second time")))
+
+
+def test_a_cell_that_another_process_is_at_is_left_to_it(cfg, tmp_path):
+    lock = tmp_path / "cells" / "part" / "0" / "what.lock"
+    lock.parent.mkdir(parents=True)
+    with FileLock(lock):
+        assert not take(cfg, fail(AssertionError("it is taken")))
+    assert "part/0/what" not in runner.results_of(cfg)
+    assert take(cfg, lambda *_: {})
+
+
+def test_a_training_that_came_to_nothing_is_a_result_and_a_defect_is_none(cfg):
+    with pytest.raises(ZeroDivisionError):
+        take(cfg, fail(ZeroDivisionError()))
+    assert "part/0/what" not in runner.results_of(cfg)
+    assert take(cfg, fail(TrainingFailed("the loss was not finite")))
+    assert runner.results_of(cfg)["part/0/what"] == {FAILED: "the loss was not finite"}
+
+
+def test_results_are_the_files_that_are_whole(tmp_path):
+    results = Results(tmp_path)
+    results.write("part/0/a", {"x": 1})
+    (tmp_path / "part" / "0" / "b.lock").touch()
+    assert [*results] == ["part/0/a"] and len(results) == 1
+    assert json.loads((tmp_path / "part/0/a.json").read_text()) == {"x": 1}
+    with pytest.raises(KeyError, match="part/0/b"):
+        results["part/0/b"]
+
+
+def test_without_scipy_it_ends_at_once_with_the_remedy(cfg, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"need scipy: pip install 'cut-dist\[study\]'"):
+        runner.run_study(cfg)
+    assert not (tmp_path / "cells").exists()
