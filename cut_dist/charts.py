@@ -138,8 +138,8 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], *, label: str, xl
         for place, (_, middle, low, high) in enumerate(rows):
             panel.plot([low, high], [place, place], color=_COLOURS[0], linewidth=2.2, solid_capstyle="butt")
             panel.plot([middle], [place], "o", color=_COLOURS[0], markersize=5)
-            text, end = f" {middle:.{_decimals(span)}f}", high if math.isfinite(high) else middle
-            panel.annotate(text, (end, place), va="center", fontsize=8)
+            text, end = f"{middle:.{_decimals(span)}f}", high if math.isfinite(high) else middle
+            panel.annotate(text, (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8)
         panel.set_yticks(range(len(rows)), [_short(name, 40) for name, *_ in rows])
         panel.set(xlabel=xlabel, ylim=(len(rows) - 0.4, -0.6))
         panel.margins(x=0.12)

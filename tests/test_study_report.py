@@ -67,9 +67,11 @@ def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
     said = findings.ablations(papers, ABLATIONS)
     assert said[0].startswith("without detection: -80.0")
     assert said[-2:] == [
-        "The paper's TruthfulQA, worst first: the same order.",
-        "The paper's RLsum, worst first: another order: detection, l2_align_n, l1, dynamic_weight.",
+        "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's TruthfulQA: the same.",
+        "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's RLsum: another, "
+        "detection, l2_align_n, l1, dynamic_weight.",
     ]
+    assert "None is told apart" in findings.ablations(accuracies(detection=0.8, l1=0.8, cut=0.8), ABLATIONS)[-1]
 
 
 def test_another_setting_is_recommended_only_where_it_is_told_apart():
@@ -136,6 +138,7 @@ def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_p
         results.write(cell.name, made_up(cell.name))
     results.write("methods/1/ilf_dpo", {FAILED: "the loss was not finite"})
     html = (write_report(cfg, cells, results) / "report.html").read_text()
+    assert "Failed, and in no row: methods/1/ilf_dpo." in html
     assert "Ablations" not in html and "the loss was not finite" in html
     assert "Not measured yet: ablations, rounds, detection, sizes, judgments, weights, smollm2." in html
 

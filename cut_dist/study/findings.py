@@ -62,12 +62,14 @@ def ablations(table: Table, parts: Sequence[str]) -> list[str]:
     losses = {part: gap for part in parts if (gap := lead(table, part, "cut")) is not None}
     order = sorted(losses, key=lambda part: losses[part].mean)
     said = [f"without {part}: {percent(losses[part], '+')} points against CUT." for part in order]
+    if not any(gap.apart() for gap in losses.values()):
+        return [*said, "None is told apart from CUT, so they have no order to hold against the paper's."]
     for measure, worst_first in PAPER_ABLATIONS.items():
         here = [part for part in order if part in worst_first]
         there = [part for part in worst_first if part in order]
         if len(here) > 1:
-            verdict = "the same order" if here == there else f"another order: {', '.join(there)}"
-            said.append(f"The paper's {measure}, worst first: {verdict}.")
+            verdict = "the same" if here == there else f"another, {', '.join(there)}"
+            said.append(f"Worst first: {', '.join(here)}. By the paper's {measure}: {verdict}.")
     return said
 
 

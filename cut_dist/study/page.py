@@ -27,6 +27,7 @@ _SHARES = {  # measure → head of its column
     "accuracy": "accuracy, greedy", "sampled": "sampled", "habits": "with a habit's trigger", "plain": "without",
     "others": "families not judged",
 }  # fmt: skip
+_NAMES_LEFT = "th:first-child, td:first-child { text-align: left; }"
 _DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
 NAMES = {
     "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
@@ -173,9 +174,10 @@ def render(
     cfg: StudyConfig, found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapping[str, Any]
 ) -> str:
     """The whole page as text; without matplotlib without its figures, and a word on how to get them."""
-    parts = "".join(_section(section, drawn) for section in found.values())
+    parts = "".join(_section(section, drawn, _lost(part, numbers["failed"])) for part, section in found.items())
     note = "" if drawn else f'<p class="note">Figures need matplotlib: {escape(charts.REMEDY)}</p>'
-    failed = table(("cell", "why it failed"), numbers["failed"].items()) if numbers["failed"] else "<p>None.</p>"
+    reasons = table(("cell", "why it failed"), numbers["failed"].items())
+    failed = f'<div class="reasons">{reasons}</div>' if numbers["failed"] else "<p>None.</p>"
     about = {"study": numbers["study"], "machine": numbers["machine"]}
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd><code>{escape(json.dumps(value))}</code></dd>" for name, value in about.items()
@@ -193,13 +195,19 @@ def render(
         f"<section><h2>What was run, on what</h2><dl><dt>command</dt><dd><code>{command}</code></dd>{facts}</dl>"
         "</section>"
     )
-    return document("cut_dist: does it work?", REPORT_STYLE, body)
+    return document("cut_dist: does it work?", REPORT_STYLE + _NAMES_LEFT, body)
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
 
 
-def _section(section: Section, drawn: Mapping[str, str]) -> str:
+def _lost(part: str, failed: Mapping[str, str]) -> str:
+    """A word on the cells that a part lacks, for a method none of whose trainings came to anything has no row."""
+    names = [name for name in failed if name.startswith(f"{part}/")]
+    return f'<p class="note">Failed, and in no row: {escape(", ".join(names))}.</p>' if names else ""
+
+
+def _section(section: Section, drawn: Mapping[str, str], lost: str) -> str:
     measures = {m: head for m, head in section.columns.items() if any(m in row for row in section.rows.values())}
     perplexity = {
         m: head for m, head in (("perplexity_others", "perplexity, not judged"), ("perplexity", "perplexity"))
@@ -214,7 +222,8 @@ def _section(section: Section, drawn: Mapping[str, str]) -> str:
     said = "".join(f"<p>{escape(text)}</p>" for text in section.said)
     figure = "".join(drawn.get(name, "") for name in section.figures)
     shown = table(("", *measures.values(), *perplexity.values(), "seeds"), rows)
-    return f"<section><h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>{said}{figure}{shown}</section>\n"
+    head = f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>"
+    return f"<section>{head}{lost}{said}{figure}{shown}</section>\n"
 
 
 def _tuned(recipes: Mapping[str, Any]) -> str:
