@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 REFERENCE = "reference.json"
 
 
-class ReferenceError(UserError, RuntimeError):
+class ReferenceLost(UserError, RuntimeError):
     """A run that goes on lacks the reference it began with."""
 
 
@@ -79,7 +79,7 @@ def with_reference(engine, data: Prepared, cfg: Config, ranks: Ranks, folder: Pa
     A collective.
 
     Raises:
-        ReferenceError: on all ranks, if it is missing or of other data and the weights have changed since.
+        ReferenceLost: on all ranks, if it is missing or of other data and the weights have changed since.
     """
     from cut_dist.engine.launch import broadcast_object
     from cut_dist.engine.state import on_main
@@ -87,7 +87,7 @@ def with_reference(engine, data: Prepared, cfg: Config, ranks: Ranks, folder: Pa
     path = folder / REFERENCE
     margins = broadcast_object(_read(path, data.content_hash) if ranks.is_main else None, ranks)
     if margins is None and step > 0:
-        raise ReferenceError(
+        raise ReferenceLost(
             f"{path} is missing or of other data, and after step {step} its log-probabilities can't be computed any "
             "more: restore the file, or begin anew with run.resume=never"
         )

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from cut_dist.process import free_port, remove_shared_buffers
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
@@ -20,10 +23,22 @@ SMALL = [
 ]  # fmt: skip
 
 
+def wait_for_its_group(group: int) -> None:
+    """Its workers die with it, and the one that tracks semaphores removes them then."""
+    deadline = time.monotonic() + 60
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.2)
+        os.killpg(group, signal.SIGKILL)
+        raise AssertionError("the workers of a study that was killed go on")
+
+
 @pytest.mark.timeout(900)
 def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
     command = [sys.executable, "launch/study.py", f"study.root={tmp_path}", *SMALL]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    port = free_port()  # which names the shared memory of the worker that is killed
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "MASTER_PORT": str(port)}
     cells = tmp_path / "cells"
 
     first = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
@@ -33,8 +48,10 @@ def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.2)
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        first.kill()
         first.wait()
+        wait_for_its_group(first.pid)
+        remove_shared_buffers(port)
     done = {path: path.stat().st_mtime_ns for path in cells.rglob("*.json")}
 
     second = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

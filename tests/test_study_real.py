@@ -15,7 +15,7 @@ from cut_dist.config_check import ConfigError
 from cut_dist.config_compose import compose_config
 from cut_dist.online.records import Instruction, Response, read_records
 from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
-from cut_dist.study.config import RealKeys, StudyConfig
+from cut_dist.study.config import RealKeys, StudyConfig, StudyKeys
 from cut_dist.study.parts import study_cells
 from cut_dist.study.real_cells import METHODS, real_cells, tuned_lr
 from cut_dist.study.runner import _work, results_of
@@ -150,7 +150,7 @@ def test_results_need_only_their_own_methods_tuning(tmp_path):
 
 
 def test_the_yaml_and_the_schema_have_the_same_defaults():
-    assert compose_config("study", [], StudyConfig).study.real == RealKeys()
+    assert compose_config("study", [], StudyConfig).study == StudyKeys(real=RealKeys())
 
 
 def test_a_wrong_size_is_refused_by_its_name(tmp_path):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
 
 from cut_dist.config import ConfigError
 from cut_dist.config_compose import compose_config
-from cut_dist.study import runner
+from cut_dist.run_folder import RunFolderError
+from cut_dist.study import detection, runner
 from cut_dist.study.cells import FAILED, Cell, Results
 from cut_dist.study.config import StudyConfig
+from cut_dist.study.parts import study_cells
 from cut_dist.study.trainer import TrainingFailed
 
 
@@ -75,3 +79,29 @@ def test_without_scipy_it_ends_at_once_with_the_remedy(cfg, monkeypatch, tmp_pat
     with pytest.raises(ConfigError, match=r"need scipy: pip install 'cut-dist\[study\]'"):
         runner.run_study(cfg)
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_folder_with_other_settings_is_refused_and_more_seeds_are_not(cfg):
+    runner._claim(cfg)
+    runner._claim(replace(cfg, study=replace(cfg.study, seeds=9, workers=1, parts=["methods"])))
+    with pytest.raises(RunFolderError, match="(?s)study.samples: 600 → 700.*choose another study.root") as refused:
+        runner._claim(replace(cfg, study=replace(cfg.study, samples=700)))
+    assert "study.heldout" not in str(refused.value)
+
+
+def test_a_part_that_is_none_is_refused_by_name(cfg):
+    with pytest.raises(ConfigError, match="study.parts='method': must be one of base, .*methods.*smollm2"):
+        study_cells(replace(cfg, study=replace(cfg.study, parts=["method"])))
+
+
+def test_processes_that_measure_in_one_laboratory_have_files_of_their_own(cfg, tmp_path, monkeypatch):
+    """What one has written, the other must not replace before it is read."""
+    seen = []
+    monkeypatch.setattr(detection, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(detection, "measure", lambda cfg, rows: [])
+    empty = SimpleNamespace(train=[])
+    monkeypatch.setattr(detection, "prepare", lambda data, *_, **__: seen.append(data.path) or empty)
+    for process in (1, 2):
+        monkeypatch.setattr(detection.os, "getpid", lambda process=process: process)
+        detection.measure_rows(SimpleNamespace(cfg=cfg, folder=tmp_path), tmp_path, [])
+    assert len(set(seen)) == 2 and not list(tmp_path.glob("measured*"))

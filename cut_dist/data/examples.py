@@ -53,7 +53,7 @@ class Prepared:
             overlong_trimmed, align_p and align_n (of train), heldout_align_p, heldout_align_n.
         heldout_own: held-out triplets in the form that the objective trains on, of those that it has a use for; empty
             where that is `heldout` itself (cut, judge).
-        content_hash: sha256 of the ids, kinds and tokens of `train` and `heldout`.
+        content_hash: sha256 of the ids, kinds and tokens of `train`, `heldout` and `heldout_own`.
     """
 
     train: list[Example]

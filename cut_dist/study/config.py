@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
 from cut_dist.config import Config
 from cut_dist.config_check import ranged
+
+_SIZES = {
+    "0.4M": {"num_hidden_layers": 2},
+    "2.9M": {"num_hidden_layers": 6, "hidden_size": 192, "intermediate_size": 576},
+}
 
 
 @dataclass
@@ -44,12 +50,12 @@ class StudyKeys:
     pretrain_steps: int = ranged(2000, at_least=1)
     pretrain_batch: int = ranged(64, at_least=1)
     pretrain_lr: float = ranged(2e-3, above=0)
-    samples: int = ranged(1000, at_least=10)
-    round_samples: int = ranged(400, at_least=10)
+    samples: int = ranged(600, at_least=10)
+    round_samples: int = ranged(150, at_least=10)
     rounds: int = ranged(5, at_least=1)
     heldout: int = ranged(600, at_least=6)
+    sizes: dict[str, dict[str, int]] = field(default_factory=lambda: deepcopy(_SIZES))
     lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
-    sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     epochs: list[float] = field(default_factory=lambda: [2.0, 4.0])
     real: RealKeys = field(default_factory=RealKeys)
 

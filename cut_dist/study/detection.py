@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def quality(wrong: np.ndarray, marked: np.ndarray) -> dict[str, float]:
 
 def measure_rows(lab: Lab, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[TokenRecord]:
     """Probabilities of each response token in all contexts."""
-    path = lab.folder / "measured.jsonl"
+    path = lab.folder / f"measured-{os.getpid()}.jsonl"  # other processes measure in this laboratory at the same time
     write_rows(path, rows)
     cfg = replace(
         lab.cfg, model=ModelConfig(name_or_path=str(model), checkpointing="none"), data=data_config(path, lab.folder),
@@ -71,4 +72,5 @@ def measure_rows(lab: Lab, model: Path, rows: Sequence[Mapping[str, Any]]) -> li
     )  # fmt: skip
     tokenizer = load_tokenizer(cfg.model)
     data = prepare(cfg.data, tokenizer, seed=0, fake_judgment=cfg.objective.fake_judgment)
+    path.unlink()
     return [measured.record for measured in measure(cfg, data.train)]

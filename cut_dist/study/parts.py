@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cut_dist.config_check import require
 from cut_dist.study.cells import TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.detection import detection_curves
 from cut_dist.study.judgments import QUALITIES
@@ -230,8 +231,15 @@ def _detected(lab: Lab, results: Results) -> Numbers:
 
 
 def study_cells(cfg: StudyConfig) -> list[Cell]:
-    """The cells of the parts that `study.parts` names, all without; and those that they need."""
+    """The cells of the parts that `study.parts` names, all without; and those that they need.
+
+    Raises:
+        ConfigError: there is no part of that name.
+    """
     cells = [*lab_cells(cfg.study), *real_cells(cfg.study)]
+    known = dict.fromkeys(cell.name.split("/")[0] for cell in cells)
+    for part in cfg.study.parts:
+        require(part in known, "study.parts", part, f"must be one of {', '.join(known)}")
     wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
     by_name = {cell.name: cell for cell in cells}
     waiting = list(wanted)

@@ -9,6 +9,7 @@ Started again, what is done stays done. Several machines may work on one folder 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import multiprocessing
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from cut_dist.config import ConfigError
 from cut_dist.process import StopSignal, die_with_parent
+from cut_dist.run_folder import check_same_config, write_config
 from cut_dist.study.cells import FAILED, Cell, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.wording import UserError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_S, _SAY_S = 1.0, 30.0
+_FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
@@ -42,6 +45,10 @@ def run_study(cfg: StudyConfig) -> int:
 
     Returns:
         0 when all is done; 1 where a worker died or cells failed, which the log names; 75 where it was stopped.
+
+    Raises:
+        ConfigError: scipy is missing, or `study.parts` names no part.
+        RunFolderError: the folder holds a study with other settings.
     """
     from cut_dist.study.parts import study_cells
     from cut_dist.study.report import write_report
@@ -49,6 +56,7 @@ def run_study(cfg: StudyConfig) -> int:
     if importlib.util.find_spec("scipy") is None:  # at the start, not after hours
         raise ConfigError("The study's intervals need scipy: pip install 'cut-dist[study]'.")
     cells, results = study_cells(cfg), results_of(cfg)
+    _claim(cfg)
     if _left(cells, results):
         stop = StopSignal(interrupt=True)
         threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
@@ -70,6 +78,16 @@ def run_study(cfg: StudyConfig) -> int:
         return 1
     log.info("report written to %s", write_report(cfg, cells, results))
     return 1 if bad else 0
+
+
+def _claim(cfg: StudyConfig) -> None:
+    """Refuse a folder whose cells were made with other settings; more seeds and other parts may be added."""
+    study = {key: value for key, value in dataclasses.asdict(cfg.study).items() if key not in _FREE}
+    shared = {name: dataclasses.asdict(getattr(cfg, name)) for name in ("model", "objective", "train")}
+    root, identity = Path(cfg.study.root), {"study": study, **shared}
+    root.mkdir(parents=True, exist_ok=True)
+    check_same_config(root, identity, "choose another study.root")
+    write_config(root, dataclasses.asdict(cfg), identity)
 
 
 def results_of(cfg: StudyConfig) -> Results:
