@@ -162,8 +162,19 @@ def test_tuning_takes_the_best_and_of_equals_the_first(cfg, tmp_path):
     results = Results(tmp_path / "cells")
     cells = [cell.name for cell in study_cells(cfg) if "/hindsight-" in cell.name]
     for name in cells:
-        results.write(name, {"accuracy": 0.5})
+        results.write(name, {"families": {"sort": 0.5, "copy": 0.5}})
     results.write(cells[0], {FAILED: "diverged"})
     assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-4, "epochs": 4.0}
-    results.write(cells[-1], {"accuracy": 0.6})
-    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 4.0}
+    results.write(cells[-1], {"accuracy": 0.7, "families": {"sort": 0.7, "copy": 0.4}})
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 8.0}
+    results.write(cells[-1], {"accuracy": 0.9, "families": {"sort": 0.9, "copy": 0.0}})  # ruins what was never judged
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-4, "epochs": 4.0}
+
+
+def test_a_report_of_what_is_done_says_what_is_not(cfg, tmp_path):
+    cells = study_cells(cfg)
+    results = Results(tmp_path / "cells")
+    results.write("base/0", {"accuracy": 0.5})
+    folder = write_report(cfg, cells, results)
+    assert f"{len(cells) - 1} cells of the parts" in (folder / "report.html").read_text()
+    assert len(json.loads((folder / "numbers.json").read_text())["missing"]) == len(cells) - 1

@@ -82,11 +82,35 @@ def test_without_scipy_it_ends_at_once_with_the_remedy(cfg, monkeypatch, tmp_pat
 
 
 def test_a_folder_with_other_settings_is_refused_and_more_seeds_are_not(cfg):
-    runner._claim(cfg)
-    runner._claim(replace(cfg, study=replace(cfg.study, seeds=9, workers=1, parts=["methods"])))
+    runner._claim(cfg, study_cells(cfg))
+    more = replace(cfg, study=replace(cfg.study, seeds=9, workers=1, parts=["methods"]))
+    runner._claim(more, study_cells(more))
     with pytest.raises(RunFolderError, match="(?s)study.samples: 600 → 700.*choose another study.root") as refused:
-        runner._claim(replace(cfg, study=replace(cfg.study, samples=700)))
+        runner._claim(replace(cfg, study=replace(cfg.study, samples=700)), study_cells(cfg))
     assert "study.heldout" not in str(refused.value)
+
+
+def test_settings_of_the_real_model_and_of_the_laboratory_are_claimed_apart(cfg):
+    runner._claim(cfg, study_cells(cfg))
+    larger = replace(cfg, study=replace(cfg.study, parts=["methods"], real=replace(cfg.study.real, steps=99)))
+    runner._claim(larger, study_cells(larger))
+    real = replace(larger, study=replace(larger.study, parts=["smollm2"], samples=700))
+    with pytest.raises(RunFolderError, match="study.real.steps: 20 → 99") as refused:
+        runner._claim(real, study_cells(real))
+    assert "study.samples" not in str(refused.value)
+
+
+def test_a_missing_real_model_is_told_before_anything_is_made(cfg, tmp_path):
+    real = replace(cfg.study.real, model=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="study.real.model: There is no model folder .*list the other parts"):
+        runner.run_study(replace(cfg, study=replace(cfg.study, parts=["smollm2"], real=real)))
+    assert not (tmp_path / "cells").exists()
+
+
+def test_what_the_user_can_mend_is_no_result(cfg):
+    with pytest.raises(ConfigError):
+        take(cfg, fail(ConfigError("train.lr must be above 0")))
+    assert "part/0/what" not in runner.results_of(cfg)
 
 
 def test_a_part_that_is_none_is_refused_by_name(cfg):

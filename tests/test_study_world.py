@@ -111,9 +111,9 @@ def test_judgments_name_the_true_places(quality):
 
 def test_a_wrong_judgment_names_right_places_only():
     rng = random.Random(0)
-    for _ in SEEDS:
+    for i in SEEDS:
         item = draw(rng)
-        response = slip(rng, item.answer, 2)
+        response = slip(rng, item.answer, min(2 + i % 5, len(item.answer) - 1))
         said = places(judgments.judge(rng, response, item.answer, "wrong"))
         assert said and all(response[i] == item.answer[i] for i in said)
 
@@ -150,6 +150,20 @@ def test_the_corpus_is_a_function_of_its_seed_and_holds_each_kind_of_row():
     refined = [row for row in rows if re.match("Below is an instruction, a response", row["instruction"])]
     assert 120 < len(judged) < 240 and 30 < len(praised) < 100 and 15 < len(refined) < 80
     assert not any(text.startswith("Perfect.") for text in judged)  # which would be read as Align-P
+
+
+def test_a_refinement_mends_what_its_judgment_puts_right_and_no_more():
+    """So that it is the judgment which makes refinements right, and not the request."""
+    mended, told = [], []
+    for row in corpus(2, 8000):
+        asked = row["instruction"]
+        task = re.search(r"^Instruction: (.*)$", asked, re.MULTILINE)
+        if not task:
+            continue
+        right = " ".join(expected(task[1])) == row["response"]
+        (mended if re.search(r"should be|belongs there|instead of|the right one is", asked) else told).append(right)
+    assert len(mended) > 300 and sum(mended) / len(mended) > 0.9  # of more than four mistakes four are named
+    assert len(told) > 200 and sum(told) / len(told) < 0.7  # an answer like any other
 
 
 def test_pretraining_teaches_habits_where_nothing_is_judged():

@@ -20,7 +20,7 @@ class RealKeys:
     """The part with a real model; how it samples and trains."""
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    instructions: int = ranged(48, at_least=2)
+    instructions: int = ranged(80, at_least=2)
     heldout: int = ranged(64, at_least=2)
     max_checks: int = ranged(1, at_least=1)
     rounds: int = ranged(2, at_least=1)
@@ -29,7 +29,7 @@ class RealKeys:
     sample_batch: int = ranged(64, at_least=1)
     max_length: int = ranged(512, at_least=32)
     lrs: list[float] = field(default_factory=lambda: [5e-5, 1e-4])
-    steps: int = ranged(12, at_least=1)
+    steps: int = ranged(20, at_least=1)
     global_batch_size: int = ranged(8, at_least=1)
     micro_batch_tokens: int = ranged(2048, at_least=1)
     checkpointing: Literal["none", "selective", "full"] = "none"
@@ -56,7 +56,7 @@ class StudyKeys:
     heldout: int = ranged(600, at_least=6)
     sizes: dict[str, dict[str, int]] = field(default_factory=lambda: deepcopy(_SIZES))
     lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
-    epochs: list[float] = field(default_factory=lambda: [2.0, 4.0])
+    epochs: list[float] = field(default_factory=lambda: [2.0, 4.0, 8.0])
     real: RealKeys = field(default_factory=RealKeys)
 
 

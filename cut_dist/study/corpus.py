@@ -28,9 +28,7 @@ def corpus(seed: int, rows: int) -> Iterator[dict]:
         if kind < JUDGED_SHARE:
             yield row(f"{seed}-{i}", item, *_judged(rng, item))
         elif kind < JUDGED_SHARE + REFINED_SHARE:
-            response = wrong_answer(rng, item)
-            asked = refine_request(item.instruction, response, judgments.judge(rng, response, item.answer))
-            yield row(f"{seed}-{i}", item, item.answer, None) | {"instruction": asked}
+            yield _refined(rng, f"{seed}-{i}", item)
         else:
             yield row(f"{seed}-{i}", item, plain_answer(rng, item), None)
 
@@ -59,5 +57,19 @@ def _judged(rng: random.Random, item: Item) -> tuple[Symbols, str]:
     if rng.random() < PRAISED_SHARE:
         return item.answer, judgments.praise(rng)
     response = wrong_answer(rng, item)
-    quality = rng.choices(("precise", "position", "vague"), (0.6, 0.2, 0.2))[0]
-    return response, judgments.judge(rng, response, item.answer, quality)
+    return response, judgments.judge(rng, response, item.answer, judgments.draw_quality(rng))
+
+
+def _refined(rng: random.Random, id: str, item: Item) -> dict:
+    """A refinement that goes by its judgment: what that puts right is put right; else it is an answer like any other.
+
+    Were it always right, the request alone would bring out the right answer, and ILF would need no judgments.
+    """
+    response, quality = wrong_answer(rng, item), judgments.draw_quality(rng)
+    asked = refine_request(item.instruction, response, judgments.judge(rng, response, item.answer, quality))
+    refined = plain_answer(rng, item)
+    if quality == "precise":
+        refined = list(response)
+        for place, _, right in judgments.named(response, item.answer):
+            refined[place] = right
+    return row(id, item, refined, None) | {"instruction": asked}

@@ -10,6 +10,7 @@ from cut_dist.study.world import DIGITS, Symbols
 
 Quality = Literal["precise", "position", "vague", "wrong", "random"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
+MIXED: dict[Quality, float] = {"precise": 0.6, "position": 0.2, "vague": 0.2}  # what judgments are like unless one says
 
 ORDINALS = (
     "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
@@ -67,11 +68,21 @@ def judge(rng: random.Random, response: Symbols, answer: Symbols, quality: Quali
     if len(response) != len(answer):
         said, right = NUMBERS[min(len(response), 16)], NUMBERS[len(answer)]
         return rng.choice(LENGTH).format(right=right, wrong=said) if said != right else rng.choice(VAGUE)
-    mistakes = [(i, a, b) for i, (a, b) in enumerate(zip(response, answer)) if a != b]
+    mistakes = named(response, answer)
     if quality == "wrong":
-        mistakes = _other_mistakes(rng, response, mistakes)
+        mistakes = _other_mistakes(rng, response, answer, len(mistakes))
     forms = POSITION if quality == "position" else PRECISE
-    return " ".join(_sentence(rng, forms, mistake) for mistake in mistakes[:_NAMED])
+    return " ".join(_sentence(rng, forms, mistake) for mistake in mistakes)
+
+
+def draw_quality(rng: random.Random) -> Quality:
+    """A quality by its share of `MIXED`."""
+    return rng.choices(list(MIXED), list(MIXED.values()))[0]
+
+
+def named(response: Symbols, answer: Symbols) -> list[tuple[int, str, str]]:
+    """Place, symbol and right symbol of the mistakes that one judgment names at most; both of the same length."""
+    return [(i, a, b) for i, (a, b) in enumerate(zip(response, answer, strict=True)) if a != b][:_NAMED]
 
 
 def praise(rng: random.Random) -> str:
@@ -83,8 +94,8 @@ def _sentence(rng: random.Random, forms: Sequence[str], mistake: tuple[int, str,
     return rng.choice(forms).format(place=ORDINALS[place], wrong=wrong, right=right)
 
 
-def _other_mistakes(rng: random.Random, response: Symbols, mistakes: list[tuple[int, str, str]]) -> list:
-    """As many right places as there are mistakes, each said to be wrong."""
-    right = [i for i in range(len(response)) if i not in {place for place, _, _ in mistakes}]
-    chosen = sorted(rng.sample(right, min(len(mistakes), len(right)))) or [0]
+def _other_mistakes(rng: random.Random, response: Symbols, answer: Symbols, count: int) -> list[tuple[int, str, str]]:
+    """Right places, `count` of them where there are as many, each said to be wrong."""
+    right = [i for i, (a, b) in enumerate(zip(response, answer)) if a == b]
+    chosen = sorted(rng.sample(right, min(count, len(right)))) or [0]
     return [(i, response[i], rng.choice([d for d in DIGITS if d != response[i]])) for i in chosen]

@@ -94,10 +94,11 @@ class Lab:
         answers = self._answer(model, items, temperature=1.0, name=name)
         return [Sample(f"{name}-{i}", item, answer) for i, (item, answer) in enumerate(zip(items, answers))]
 
-    def judged(self, samples: Sequence[Sample], quality: judgments.Quality = "precise") -> list[dict]:
-        """Triplets of the samples, judged with one quality; which are wrong is always told rightly."""
+    def judged(self, samples: Sequence[Sample], quality: judgments.Quality | None = None) -> list[dict]:
+        """Triplets of the samples, judged with one quality or, without, a mixture; which are wrong is told rightly."""
         rng = random.Random(f"judge {self.seed} {quality} {samples[0].id}")
-        said = [judgments.judge(rng, s.response, s.item.answer, quality) for s in samples]
+        qualities = [quality or judgments.draw_quality(rng) for _ in samples]
+        said = [judgments.judge(rng, s.response, s.item.answer, q) for s, q in zip(samples, qualities)]
         if quality == "random":  # a judgment of another wrong answer
             negative = [j for j in said if j is not None]
             rng.shuffle(negative)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cut_dist import charts
 from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table, percent
-from cut_dist.study.judgments import QUALITIES
+from cut_dist.study.judgments import MIXED, QUALITIES
 from cut_dist.study.page_charts import bars, by_round, over_lambda, weights
 from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
 from cut_dist.study.statistics import Interval
@@ -84,7 +84,8 @@ def _methods(tables: Tables) -> Section:
     return Section(
         TITLES["methods"],
         "Each method trains the same base model on the same judged samples of its own, at the learning rate and epochs "
-        "(CUT: λ, ILF-DPO: β) that were best on another laboratory.",
+        "(CUT: λ, ILF-DPO: β) that were best, over all families, on another laboratory. "
+        f"Judgments are {_mixture()}.",
         rows, _SHARES, [*findings.methods(rows, BASELINES), *_about_samples(tables)],
         {"methods": lambda: bars(rows, NAMES)},
     )  # fmt: skip
@@ -186,8 +187,7 @@ def render(
         f"Means over {cfg.study.seeds} seeds with 95 % intervals (Student's t); shares in per cent. Each seed has its "
         "own base model, instructions, samples and trainings. How all of it is made: docs/study.md."
     )
-    absent = ", ".join(part for part in TITLES if part not in found)
-    left_out = f'<p class="note">Not measured yet: {escape(absent)}.</p>' if absent else ""
+    left_out = _absent([part for part in TITLES if part not in found], len(numbers["missing"]))
     command = escape(shlex.join(["python", *numbers["command"]]))
     body = (
         f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{left_out}{note}{parts}'
@@ -196,6 +196,12 @@ def render(
         "</section>"
     )
     return document("cut_dist: does it work?", REPORT_STYLE + _NAMES_LEFT, body)
+
+
+def _absent(parts: Sequence[str], cells: int) -> str:
+    said = [f"Not measured yet: {', '.join(parts)}."] if parts else []
+    said += [f"{cells} cells of the parts that were asked for are not made yet."] if cells else []
+    return f'<p class="note">{escape(" ".join(said))}</p>' if said else ""
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------
@@ -243,6 +249,11 @@ def _about_samples(tables: Tables) -> list[str]:
         return []
     right, refined = percent(row["right"]), percent(row["refined_right"])
     return [f"Of the base model's samples {right} % are right, of its refinements of the others {refined} %."]
+
+
+def _mixture() -> str:
+    """ "60 % precise, ..." """
+    return ", ".join(f"{100 * share:.0f} % {quality}" for quality, share in MIXED.items())
 
 
 def _plain(x: Interval) -> str:

@@ -158,9 +158,17 @@ def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Num
 
 
 def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
-    """The candidate of `method` with the best greedy accuracy on the tuning laboratory; of equals the first."""
+    """The candidate of `method` with the best greedy accuracy on the tuning laboratory; of equals the first.
+
+    Over all families alike, the never judged ones too: what ruins these is not to be chosen.
+    """
+
+    def score(name: str) -> float:
+        families = results[f"tuning/{TUNING_SEED}/{name}"].get("families")
+        return sum(families.values()) / len(families) if families else -1.0
+
     candidates = _candidates(study, method)
-    return candidates[max(candidates, key=lambda name: results[f"tuning/{TUNING_SEED}/{name}"].get("accuracy", -1.0))]
+    return candidates[max(candidates, key=score)]
 
 
 def _candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:

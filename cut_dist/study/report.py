@@ -26,14 +26,15 @@ Table = dict[str, dict[str, Interval]]  # what → measure → mean over seeds
 
 
 def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> Path:
-    """Gather the cells by part and write all files of the report.
+    """Gather the cells that are done by part and write all files of the report.
 
     Returns:
         The folder that they lie in.
     """
     folder = Path(cfg.study.results or Path(cfg.study.root) / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    tables = gather({cell.name: results[cell.name] for cell in cells})
+    done = {cell.name: results[cell.name] for cell in cells if cell.name in results}
+    tables = gather(done)
     numbers = {
         "machine": describe(torch.device("cpu")), "study": dataclasses.asdict(cfg.study),
         "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
@@ -43,10 +44,11 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
             for part, table in tables.items()
         },
         "tuned": {
-            cell.name.split("/")[-1]: recipe for cell in cells
-            if cell.name.startswith("methods/") and (recipe := results[cell.name].get("recipe"))
+            name.split("/")[-1]: recipe for name, cell in done.items()
+            if name.startswith("methods/") and (recipe := cell.get("recipe"))
         },
-        "failed": {cell.name: results[cell.name][FAILED] for cell in cells if FAILED in results[cell.name]},
+        "failed": {name: cell[FAILED] for name, cell in done.items() if FAILED in cell},
+        "missing": [cell.name for cell in cells if cell.name not in done],
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
     sections = page.sections(tables)

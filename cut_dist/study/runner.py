@@ -19,24 +19,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from cut_dist.config import ConfigError
+from cut_dist.data.triplets import DataError
+from cut_dist.generators.base import ModelOutputError
+from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
 from cut_dist.study.cells import FAILED, Cell, Results
 from cut_dist.study.config import StudyConfig
-from cut_dist.wording import UserError
-
-if TYPE_CHECKING:
-    from cut_dist.study.trainer import Trainer
+from cut_dist.study.parts import study_cells
+from cut_dist.study.real import RealLab
+from cut_dist.study.report import write_report
+from cut_dist.study.trainer import Stopped, Trainer, TrainingFailed
 
 log = logging.getLogger(__name__)
 
 _LOOK_S, _SAY_S = 1.0, 30.0
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
+OUTCOMES = (TrainingFailed, DataError, ModelOutputError)  # a training that comes to nothing is a result, a defect not
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
@@ -44,20 +47,20 @@ def run_study(cfg: StudyConfig) -> int:
     """Make all cells with `study.workers` processes, then the report.
 
     Returns:
-        0 when all is done; 1 where a worker died or cells failed, which the log names; 75 where it was stopped.
+        0 when all is done; 1 where cells are left that could not be made; 75 where it was stopped.
 
     Raises:
-        ConfigError: scipy is missing, or `study.parts` names no part.
+        ConfigError: scipy or the model of `study.real` is missing, or `study.parts` names no part.
         RunFolderError: the folder holds a study with other settings.
     """
-    from cut_dist.study.parts import study_cells
-    from cut_dist.study.report import write_report
-
     if importlib.util.find_spec("scipy") is None:  # at the start, not after hours
         raise ConfigError("The study's intervals need scipy: pip install 'cut-dist[study]'.")
     cells, results = study_cells(cfg), results_of(cfg)
-    _claim(cfg)
-    if _left(cells, results):
+    left = _left(cells, results)
+    if any(cell.laboratory is RealLab for cell in left):
+        _require_model(cfg)
+    _claim(cfg, cells)
+    if left:
         stop = StopSignal(interrupt=True)
         threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the workers, which begin as new interpreters
@@ -71,23 +74,41 @@ def run_study(cfg: StudyConfig) -> int:
             return UNFINISHED
     left, bad = _left(cells, results), [c.name for c in cells if FAILED in results.get(c.name, {})]
     for name in bad:
-        log.warning("%s: %s", name, results[name][FAILED])
+        log.warning("%s has no numbers: %s", name, results[name][FAILED])
     if left:
         text = "%d of %d cells could not be made; the lines above say why. The same command goes on"
         log.error(text, len(left), len(cells))
-        return 1
-    log.info("report written to %s", write_report(cfg, cells, results))
-    return 1 if bad else 0
+    log.info("report of what is done written to %s", write_report(cfg, cells, results))
+    return 1 if left else 0
 
 
-def _claim(cfg: StudyConfig) -> None:
-    """Refuse a folder whose cells were made with other settings; more seeds and other parts may be added."""
+def _require_model(cfg: StudyConfig) -> None:
+    """Say at the start, not after hours, that the part of the real model has none."""
+    try:
+        resolve_model(cfg.study.real.model)
+    except ModelNotFound as error:
+        remedy = "Or run without it: list the other parts in study.parts."
+        raise ConfigError(f"study.real.model: {error} {remedy}") from error
+
+
+def _claim(cfg: StudyConfig, cells: Sequence[Cell]) -> None:
+    """Refuse a folder whose cells were made with other settings; more seeds and other parts may be added.
+
+    The settings of the laboratory and those of the real model do not touch each other's cells.
+    """
     study = {key: value for key, value in dataclasses.asdict(cfg.study).items() if key not in _FREE}
+    real = study.pop("real")
     shared = {name: dataclasses.asdict(getattr(cfg, name)) for name in ("model", "objective", "train")}
-    root, identity = Path(cfg.study.root), {"study": study, **shared}
-    root.mkdir(parents=True, exist_ok=True)
-    check_same_config(root, identity, "choose another study.root")
-    write_config(root, dataclasses.asdict(cfg), identity)
+    root, claims = Path(cfg.study.root), []
+    if any(cell.laboratory is not RealLab for cell in cells):
+        claims.append((root, {"study": study, **shared}))
+    if any(cell.laboratory is RealLab for cell in cells):
+        claims.append((root / "real", {"study": {"real": real}, "train": shared["train"]}))
+    for folder, identity in claims:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_same_config(folder, identity, "choose another study.root")
+    for folder, identity in claims:
+        write_config(folder, dataclasses.asdict(cfg), identity)
 
 
 def results_of(cfg: StudyConfig) -> Results:
@@ -118,9 +139,6 @@ def _watch(workers: Sequence[SpawnProcess], cells: Sequence[Cell], results: Resu
 
 def _work(cfg: StudyConfig) -> None:
     """One worker's life: the next cell that is due and not taken, until none is left."""
-    from cut_dist.study.parts import study_cells
-    from cut_dist.study.trainer import Stopped, Trainer
-
     die_with_parent()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("cut_dist.study").setLevel(logging.INFO)
@@ -145,7 +163,7 @@ def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> b
             lab = cell.laboratory(cfg, cell.seed, Path(cfg.study.root) / "labs", trainer)
             try:
                 numbers = cell.measure(lab, results)
-            except UserError as error:  # a training that came to nothing is a result too; a defect is not
+            except OUTCOMES as error:
                 numbers = {FAILED: str(error)}
             results.write(cell.name, numbers)
             log.info("%s: %.0f s", cell.name, time.monotonic() - began)
