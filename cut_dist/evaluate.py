@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from cut_dist.preview.tokens import token_texts
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks  # starts DeepSpeed, which a preview does without
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,25 @@ class TokenRecord:
     inappropriate: np.ndarray
 
 
-@torch.no_grad()
 def token_records(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks) -> list[TokenRecord]:
-    """One record for each example, in order, on all ranks. A collective: all ranks call it with the same examples.
+    """One record for each example, in order, on all ranks. A collective: all ranks call it with the same examples."""
+    return per_example(engine, examples, cfg, ranks, lambda batch, out: split_records(batch, out, examples))
 
-    Under `no_grad`, not `inference_mode`, which ZeRO-3 does not survive.
+
+@torch.no_grad()
+def per_example(
+    engine, examples: Sequence[Example], cfg: Config, ranks: Ranks,
+    read: Callable[[PackedBatch, CutOutput], dict[int, T]],
+) -> list[T]:  # fmt: skip
+    """What `read` makes of a micro-batch and the engine's output (example's index → T), in order, on all ranks.
+
+    A collective. Under `no_grad`, not `inference_mode`, which ZeRO-3 does not survive.
     """
     if not examples:
         return []
     was_training = engine.module.training
     engine.eval()
-    found: dict[int, TokenRecord] = {}
+    found: dict[int, T] = {}
     for batch in rank_micro_batches(
         examples,
         contrast=cfg.objective.contrast,
@@ -60,12 +70,11 @@ def token_records(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks
         world_size=ranks.world_size,
         token_budget=cfg.train.micro_batch_tokens,
     ):
-        out = engine(batch.to(ranks.device))
-        found.update(split_records(batch, out, examples))
+        found.update(read(batch, engine(batch.to(ranks.device))))
     engine.train(was_training)
-    everyone: list[dict[int, TokenRecord]] = [{}] * ranks.world_size
+    everyone: list[dict[int, T]] = [{}] * ranks.world_size
     dist.all_gather_object(everyone, found)
-    merged = {index: record for part in everyone for index, record in part.items()}
+    merged = {index: value for part in everyone for index, value in part.items()}
     return [merged[index] for index in range(len(examples))]
 
 

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from cut_dist import durable
 from cut_dist.config import Config
 from cut_dist.data.examples import Example, Prepared
-from cut_dist.data.packing import rank_micro_batches
+from cut_dist.data.packing import PackedBatch
+from cut_dist.evaluate import per_example
 from cut_dist.wording import UserError
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks
+    from cut_dist.model.head import CutOutput
 
 REFERENCE = "reference.json"
 
@@ -32,26 +32,16 @@ class ReferenceLost(UserError, RuntimeError):
     """A run that goes on lacks the reference it began with."""
 
 
-@torch.no_grad()
 def term_logps(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks) -> list[list[np.ndarray]]:
     """Per example and term, log p of each response token in the instruction context. A collective."""
-    if not examples:
-        return []
-    was_training = engine.module.training
-    engine.eval()
-    found: dict[int, list[np.ndarray]] = {}
-    for batch in rank_micro_batches(
-        examples, contrast=cfg.objective.contrast, reduction="example_mean", rank=ranks.rank,
-        world_size=ranks.world_size, token_budget=cfg.train.micro_batch_tokens,
-    ):  # fmt: skip
-        logp = engine(batch.to(ranks.device)).logp.cpu().numpy()
-        for index, part in zip(batch.examples, np.split(logp, np.cumsum(batch.row_counts)[:-1])):
-            found.setdefault(index, []).append(part)
-    engine.train(was_training)
-    everyone: list[dict[int, list[np.ndarray]]] = [{}] * ranks.world_size
-    dist.all_gather_object(everyone, found)
-    merged = {index: parts for each in everyone for index, parts in each.items()}
-    return [merged[index] for index in range(len(examples))]
+    return per_example(engine, examples, cfg, ranks, _split_terms)
+
+
+def _split_terms(batch: PackedBatch, out: CutOutput) -> dict[int, list[np.ndarray]]:
+    logp, terms = out.logp.cpu().numpy(), {}
+    for index, part in zip(batch.examples, np.split(logp, np.cumsum(batch.row_counts)[:-1])):
+        terms.setdefault(index, []).append(part)
+    return terms
 
 
 def own_metrics(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks) -> dict[str, float]:
@@ -80,12 +70,12 @@ def with_reference(engine, data: Prepared, cfg: Config, ranks: Ranks, folder: Pa
 
     Raises:
         ReferenceLost: on all ranks, if it is missing or of other data and the weights have changed since.
+        MainRankError: on all ranks, if it is damaged.
     """
-    from cut_dist.engine.launch import broadcast_object
     from cut_dist.engine.state import on_main
 
     path = folder / REFERENCE
-    margins = broadcast_object(_read(path, data.content_hash) if ranks.is_main else None, ranks)
+    margins = on_main(ranks, lambda: _read(path, data.content_hash), "read the reference")
     if margins is None and step > 0:
         raise ReferenceLost(
             f"{path} is missing or of other data, and after step {step} its log-probabilities can't be computed any "
@@ -109,5 +99,8 @@ def _margin(parts: Sequence[np.ndarray]) -> float:
 def _read(path: Path, content_hash: str) -> list[float] | None:
     if not path.exists():
         return None
-    content = json.loads(path.read_bytes())
-    return content["margins"] if content["data_content"] == content_hash else None
+    try:
+        content = json.loads(path.read_bytes())
+        return content["margins"] if content["data_content"] == content_hash else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReferenceLost(f"{path} is damaged; restore the file, or begin anew with run.resume=never") from error

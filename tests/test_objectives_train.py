@@ -9,6 +9,7 @@ import pytest
 from test_objectives import ROWS, write
 
 from cut_dist.metrics import read_metrics
+from cut_dist.own_loss import ReferenceLost, _read
 
 pytestmark = pytest.mark.distributed
 
@@ -58,3 +59,10 @@ def test_forward_prediction_lowers_its_own_loss_and_answers_the_plain_instructio
     assert evaluation["objective"] == "forward_prediction"
     assert "Judgment" not in evaluation["generations"][0]["prompt"]
     assert "### Instruction:" in evaluation["generations"][0]["prompt"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"data_content": "abc"}'])
+def test_a_damaged_reference_is_told_with_the_remedy(tmp_path, content):
+    (tmp_path / "reference.json").write_text(content)
+    with pytest.raises(ReferenceLost, match="reference.json is damaged; restore the file, or .*run.resume=never"):
+        _read(tmp_path / "reference.json", "abc")

@@ -101,12 +101,16 @@ def _persistent_tensors(model):
     yield from ((name, b) for name, b in model.named_buffers() if name in saved)
 
 
-def on_main(ranks: Ranks, action: Callable[[], object], what: str) -> None:
-    """Run `action` on rank 0; if it fails, fail on every rank with the same sentence. A collective."""
-    problem = _attempt(ranks, action, what)[1] if ranks.is_main else None
-    problem = broadcast_object(problem, ranks)
+def on_main(ranks: Ranks, action: Callable[[], Any], what: str) -> Any:
+    """Run `action` on rank 0; if it fails, fail on every rank with the same sentence. A collective.
+
+    Returns:
+        What it gave, on all ranks.
+    """
+    result, problem = broadcast_object(_attempt(ranks, action, what) if ranks.is_main else None, ranks)
     if problem:
         raise MainRankError(problem)
+    return result
 
 
 def on_every_rank(ranks: Ranks, action: Callable[[], Any], what: str) -> list[Any]:
