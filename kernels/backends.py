@@ -17,7 +17,7 @@ from cut_dist.kernels.arguments import CutRows, Objective, Rows
 BACKENDS = {"torch": "cut_dist.kernels.cut_loss_torch", "triton": "cut_dist.kernels.cut_loss_triton"}
 
 # Constants, so that torch.compile can follow.
-_HAS_TRITON = importlib.util.find_spec("triton") is not None
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # Triton looks at it when it is imported
 
 _SCHEMA = (
@@ -37,7 +37,7 @@ def select_backend(backend: str, logits: Tensor) -> Callable[..., CutRows]:
         ValueError, TypeError, ModuleNotFoundError: no such backend, or none for this device or dtype.
     """
     if backend == "auto":
-        backend = "triton" if _HAS_TRITON and logits.is_cuda and logits.dtype != torch.float64 else "torch"
+        backend = "triton" if HAS_TRITON and logits.is_cuda and logits.dtype != torch.float64 else "torch"
     elif backend not in BACKENDS:
         choices = " or ".join(repr(name) for name in ("auto", *BACKENDS))
         raise ValueError(f"the CUT loss has no backend {backend!r}; use {choices}.")
@@ -49,7 +49,7 @@ def select_backend(backend: str, logits: Tensor) -> Callable[..., CutRows]:
 
 
 def _check_triton(logits: Tensor) -> None:
-    if not _HAS_TRITON:
+    if not HAS_TRITON:
         raise ModuleNotFoundError("backend='triton' needs the package triton; install it, or use backend='torch'.")
     if logits.dtype == torch.float64:
         raise TypeError("backend='triton' computes in float32; for float64 logits use backend='torch' or 'auto'.")

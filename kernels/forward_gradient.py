@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from cut_dist.kernels.arguments import may_look
+from cut_dist.kernels.backends import HAS_TRITON
 
 
 def gradient_due(tensor: Tensor | None) -> bool:
@@ -58,5 +60,12 @@ def _scale(gradient: Tensor, factor: Tensor, dtype: torch.dtype, inplace: bool) 
     if may_look(factor) and factor.item() == 1:  # as it usually is
         return gradient.to(dtype)
     if inplace:
-        return gradient.mul_(factor)
+        return _scale_in_place(gradient, factor)
     return torch.mul(gradient, factor, out=torch.empty_like(gradient, dtype=dtype))
+
+
+def _scale_in_place(gradient: Tensor, factor: Tensor) -> Tensor:
+    by_kernel = gradient.is_cuda and gradient.dtype != torch.float64 and gradient.is_contiguous()
+    if not by_kernel or not HAS_TRITON or torch.compiler.is_compiling():
+        return gradient.mul_(factor)
+    return import_module("cut_dist.kernels.scale_triton").scale_(gradient, factor)

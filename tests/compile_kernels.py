@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from cut_dist.kernels import cut_loss_triton
+from cut_dist.kernels import cut_loss_triton, scale_triton
 from cut_dist.kernels.arguments import Objective, Rows
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -100,6 +100,14 @@ def describe(kernel, *, disassemble: bool) -> dict:
     return found
 
 
+def scale_kernels() -> list[dict]:
+    """The kernel of scale_triton for each type and whatever factor."""
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        scale_triton.scale_(torch.zeros(4096 * 16, dtype=dtype), torch.ones(()))
+    compiled = list(scale_triton._scale.device_caches[0][0].values())
+    return [describe(kernel, disassemble=False) for kernel in compiled]
+
+
 def main() -> None:
     triton.runtime.driver.set_active(AbsentGPU(int(sys.argv[1])))
     run = JITFunction.run
@@ -118,7 +126,8 @@ def main() -> None:
     compiled = len(kernels())
     for numbers in ((1, 0, 2), (1.0, 1.0, 0.0), (0.3, 16.0, 1e-3), (0, 1, 1, 1.3, 1)):
         launch(torch.bfloat16, 4096, 3, True, Objective(*numbers), first=1)
-    json.dump({"kernels": found, "compiled": compiled, "compiled_in_the_end": len(kernels())}, sys.stdout)
+    results = {"kernels": found, "compiled": compiled, "compiled_in_the_end": len(kernels()), "scale": scale_kernels()}
+    json.dump(results, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_where_triton_cannot_run(monkeypatch):
     monkeypatch.setattr(backends, "_INTERPRETED", False)
     with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
         select_backend("triton", torch.zeros(1))
-    monkeypatch.setattr(backends, "_HAS_TRITON", False)
+    monkeypatch.setattr(backends, "HAS_TRITON", False)
     with pytest.raises(ModuleNotFoundError, match="backend='torch'"):
         select_backend("triton", torch.zeros(1))
     assert select_backend("auto", SimpleNamespace(is_cuda=True, dtype=torch.float32)).__module__.endswith("_torch")

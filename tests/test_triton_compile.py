@@ -65,6 +65,13 @@ def test_two_programs_of_short_rows_fit_on_a_multiprocessor(compiled):
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_the_upstream_factor_is_multiplied_16_bytes_at_a_time(compiled, target):
+    kernels = compiled[target]["scale"]
+    assert [kernel["ptx"] for kernel in kernels] == [["v4.b32"]] * 3
+    assert not [kernel for kernel in kernels if kernel["spilled"]]
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_half_precision_gradients_are_rounded_to_the_nearest(compiled, target):
     """The interpreter does not show it: `round_like_a_gpu` in cut_cases.py mends that."""
     for kernel in compiled[target]["kernels"]:
