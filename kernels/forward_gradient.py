@@ -68,4 +68,6 @@ def _scale_in_place(gradient: Tensor, factor: Tensor) -> Tensor:
     by_kernel = gradient.is_cuda and gradient.dtype != torch.float64 and gradient.is_contiguous()
     if not by_kernel or not HAS_TRITON or torch.compiler.is_compiling():
         return gradient.mul_(factor)
-    return import_module("cut_dist.kernels.scale_triton").scale_(gradient, factor)
+    import_module("cut_dist.kernels.scale_triton").scale_(gradient, factor)
+    torch.autograd.graph.increment_version(gradient)  # a Triton kernel's writes go past autograd
+    return gradient

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cut_cases import TRITON_DEVICE
+from cut_cases import OBJECTIVE, TRITON_DEVICE, on_device, random_rows
 
 from cut_dist.kernels import scale_triton
+from cut_dist.kernels.cut_loss import cut_token_loss
 from cut_dist.kernels.scale_triton import scale_
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -28,6 +29,16 @@ def test_a_factor_of_one_leaves_every_bit():
     bits = torch.tensor([0x7FC12345, 0x7F800000, 1, 0], dtype=torch.int32, device=TRITON_DEVICE)  # NaN with a payload
     scale_(x := bits.view(torch.float32).clone(), torch.ones((), device=TRITON_DEVICE))
     assert torch.equal(x.view(torch.int32), bits)
+
+
+def test_a_second_backward_of_what_was_scaled_in_place_is_refused():
+    """On a GPU by this kernel, whose writes autograd does not see; on the CPU by PyTorch."""
+    data = on_device("triton", random_rows(8, 20, dtype=torch.float32))
+    owned = data["logits"].clone().requires_grad_() * 1
+    out = cut_token_loss(**{**data, "logits": owned}, **OBJECTIVE, inplace=True)
+    (2.0 * out.loss).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (2.0 * out.loss).backward()
 
 
 def test_nothing_to_scale():

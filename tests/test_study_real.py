@@ -114,7 +114,7 @@ def test_round_two_samples_from_what_round_one_trained(study, results):
     assert results["smollm2/0/cut_round2"]["recipe"] == results["smollm2/0/cut"]["recipe"]
 
 
-def test_ilf_trains_on_refinements_and_the_others_on_the_triplets(study, results):
+def test_refinements_are_those_of_the_judged_answers(study, results):
     folder = lab_folder(study, 0)
     refined = [json.loads(line) for line in (folder / "round_1" / "refined.jsonl").read_text().splitlines()]
     assert results["smollm2/0/samples"]["refined"] == sum(row["refinement"] is not None for row in refined) > 0

@@ -11,12 +11,14 @@ from filelock import FileLock
 
 from cut_dist.config import ConfigError
 from cut_dist.config_compose import compose_config
+from cut_dist.data.triplets import DataError
 from cut_dist.run_folder import RunFolderError
 from cut_dist.study import detection, runner
-from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
 from cut_dist.study.config import StudyConfig
+from cut_dist.study.lab import Lab
 from cut_dist.study.parts import study_cells
-from cut_dist.study.trainer import TrainingFailed
+from cut_dist.study.trainer import Trainer, TrainingFailed
 
 
 @pytest.fixture
@@ -125,7 +127,47 @@ def test_processes_that_measure_in_one_laboratory_have_files_of_their_own(cfg, t
     monkeypatch.setattr(detection, "measure", lambda cfg, rows: [])
     empty = SimpleNamespace(train=[])
     monkeypatch.setattr(detection, "prepare", lambda data, *_, **__: seen.append(data.path) or empty)
-    for process in (1, 2):
-        monkeypatch.setattr(detection.os, "getpid", lambda process=process: process)
+    for _ in range(2):
         detection.measure_rows(SimpleNamespace(cfg=cfg, folder=tmp_path), tmp_path, [])
     assert len(set(seen)) == 2 and not list(tmp_path.glob("measured*"))
+
+
+def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_nothing(cfg):
+    results = runner.results_of(cfg)
+    needs = ("base/0", f"tuning/{TUNING_SEED}/cut-lr1")
+    results.write(needs[1], {FAILED: "the loss was not finite"})
+    results.write(needs[0], {"accuracy": 0.5})
+    made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs, lambda *_: None)
+    assert runner._take(cfg, made, results, trainer=None) and results["part/0/made"] == {"accuracy": 1.0}
+    results.write(needs[0], {FAILED: "the loss was not finite"})
+    lost = replace(made, name="part/0/lost")
+    assert runner._take(cfg, lost, results, trainer=None)
+    assert results["part/0/lost"] == {FAILED: "it needs base/0, which failed"}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("study.lrs=[]", "study.lrs=.*numbers above 0"), ("study.epochs=[0]", "study.epochs=.*numbers above 0"),
+     ("study.real.lrs=[-1.0]", "study.real.lrs=.*numbers above 0"), ("+study.sizes.x={layers: 2}", "layers"),
+     ("+study.sizes.-x={num_hidden_layers: 2}", "study.sizes='-x'.*must be 1 to 64")],
+)  # fmt: skip
+def test_what_no_cell_could_be_made_with_is_refused_at_once(key, said):
+    with pytest.raises(ConfigError, match=said):
+        compose_config("study", [key], StudyConfig)
+
+
+def test_samples_are_kept_and_a_training_is_found_or_begun_anew(cfg, tmp_path, monkeypatch):
+    answers = iter([[["1"], ["2"]]])
+    lab = Lab(cfg, 0, tmp_path, trainer=None)
+    monkeypatch.setattr(lab, "_answer", lambda *_, **__: next(answers))
+    lab.folder.mkdir()
+    first = lab.sample(tmp_path, "round1", 2)
+    assert lab.sample(tmp_path, "round1", 2) == first and [s.response for s in first] == [["1"], ["2"]]
+
+    trained = replace(cfg, run=replace(cfg.run, root=str(tmp_path), experiment="seed0", name="cut"))
+    (model := tmp_path / "seed0" / "cut" / "model").mkdir(parents=True)
+    assert Trainer().run(trained) == model
+    model.rmdir()
+    with pytest.raises(DataError):  # conf/study.yaml names no file that is there
+        Trainer().run(replace(trained, model=replace(cfg.model, tokenizer="bytes")))
+    assert not model.parent.exists()

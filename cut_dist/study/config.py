@@ -6,8 +6,8 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cut_dist.config import Config
-from cut_dist.config_check import ranged
+from cut_dist.config import Config, ModelConfig
+from cut_dist.config_check import NAME_RULE, is_name, ranged, require
 
 _SIZES = {
     "0.4M": {"num_hidden_layers": 2},
@@ -37,6 +37,9 @@ class RealKeys:
     lam: float = ranged(2.0, above=0)
     gamma: float = ranged(0.5, at_least=0)
 
+    def __post_init__(self) -> None:
+        _check_grid("study.real.lrs", self.lrs)
+
 
 @dataclass
 class StudyKeys:
@@ -58,6 +61,17 @@ class StudyKeys:
     lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
     epochs: list[float] = field(default_factory=lambda: [2.0, 4.0, 8.0])
     real: RealKeys = field(default_factory=RealKeys)
+
+    def __post_init__(self) -> None:
+        _check_grid("study.lrs", self.lrs)
+        _check_grid("study.epochs", self.epochs)
+        for size, keys in self.sizes.items():
+            require(is_name(size), "study.sizes", size, f"must be {NAME_RULE}")
+            ModelConfig(tokenizer="lab", random_init=keys)  # names the key that is none
+
+
+def _check_grid(key: str, values: list[float]) -> None:
+    require(bool(values) and all(value > 0 for value in values), key, values, "must list numbers above 0")
 
 
 @dataclass

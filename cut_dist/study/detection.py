@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def quality(wrong: np.ndarray, marked: np.ndarray) -> dict[str, float]:
 
 def measure_rows(lab: Lab, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[TokenRecord]:
     """Probabilities of each response token in all contexts."""
-    path = lab.folder / f"measured-{os.getpid()}.jsonl"  # other processes measure in this laboratory at the same time
+    path = lab.folder / f"measured-{uuid4().hex}.jsonl"  # other processes measure in this laboratory at the same time
     write_rows(path, rows)
     cfg = replace(
         lab.cfg, model=ModelConfig(name_or_path=str(model), checkpointing="none"), data=data_config(path, lab.folder),

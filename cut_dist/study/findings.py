@@ -79,10 +79,11 @@ def weights(table: Table) -> list[str]:
     gap = lead(table, name, "cut") if name else None
     if gap is None:
         return []
-    ahead = f"{name} has the best accuracy, {percent(gap, '+')} points against CUT as it was tuned"
+    count = len([what for what in table if what not in ("base", "cut")])
+    ahead = f"{name} has the best accuracy of {count} settings, {percent(gap, '+')} points against CUT as it was tuned"
     if gap.low > 0:
-        return [f"Recommended: {name}. {ahead}."]
-    return [f"Recommended: CUT as it was tuned. {ahead}: not told apart from it, or behind."]
+        return [f"Candidate: {name}. {ahead}. The best of many is flattered by its choice: the interval knows of one."]
+    return [f"CUT stays as it was tuned. {ahead}: not told apart from it, or behind."]
 
 
 def rounds(table: Table) -> list[str]:

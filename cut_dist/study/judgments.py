@@ -59,7 +59,8 @@ def judge(rng: random.Random, response: Symbols, answer: Symbols, quality: Quali
 
     `precise` names place, wrong and right symbol of each mistake (of a few, the place only); `position` only where;
     `vague` only that there is one. `wrong` speaks as precisely of places and symbols that are not the mistakes.
-    `random`: the caller hands judgments of that quality around among responses, so here it is as precise as `precise`.
+    Of an answer of another length all but `vague` name the length. `random`: the caller hands judgments of that
+    quality around among responses, so here it is as precise as `precise`.
     """
     if response == answer:
         return None

@@ -6,6 +6,7 @@ trainer as any other (`cut_dist.train`), in this process.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import shutil
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cut_dist import durable
 from cut_dist.config import ModelConfig, RunConfig
 from cut_dist.data.templates import render_prompt, tokenize_prompts
 from cut_dist.generators.base import stable_seed
@@ -89,10 +91,13 @@ class Lab:
     # ---- answers and judgments ---------------------------------------------------------------------------------------
 
     def sample(self, model: Path, name: str, count: int) -> list[Sample]:
-        """Answers of `model`, at temperature 1, to `count` fresh instructions of the judged families."""
-        items = self._items(name, count, JUDGED)
-        answers = self._answer(model, items, temperature=1.0, name=name)
-        return [Sample(f"{name}-{i}", item, answer) for i, (item, answer) in enumerate(zip(items, answers))]
+        """Answers of `model`, at temperature 1, to `count` fresh instructions of the judged families; they are kept."""
+        items, path = self._items(name, count, JUDGED), self.folder / f"{name}-sampled.json"
+        if not path.exists():
+            durable.replace_file(path, json.dumps(self._answer(model, items, temperature=1.0, name=name)).encode())
+        answers = json.loads(path.read_text())
+        pairs = zip(items, answers, strict=True)
+        return [Sample(f"{name}-{i}", item, answer) for i, (item, answer) in enumerate(pairs)]
 
     def judged(self, samples: Sequence[Sample], quality: judgments.Quality | None = None) -> list[dict]:
         """Triplets of the samples, judged with one quality or, without, a mixture; which are wrong is told rightly."""
@@ -101,7 +106,7 @@ class Lab:
         said = [judgments.judge(rng, s.response, s.item.answer, q) for s, q in zip(samples, qualities)]
         if quality == "random":  # a judgment of another wrong answer
             negative = [j for j in said if j is not None]
-            rng.shuffle(negative)
+            negative = [*negative[1:], *negative[:1]]
             said = [None if j is None else negative.pop() for j in said]
         return [row(s.id, s.item, s.response, j) for s, j in zip(samples, said) if s.response]
 

@@ -6,6 +6,8 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cut_dist import charts
@@ -18,7 +20,7 @@ from cut_dist.study.statistics import Interval
 from cut_dist.web_page import REPORT_STYLE, document, escape, table
 
 if TYPE_CHECKING:
-    from cut_dist.study.config import StudyConfig
+    from cut_dist.study.config import RealKeys, StudyConfig
 
 Tables = Mapping[str, Table]  # part → what → measure
 
@@ -70,11 +72,11 @@ TITLES = {  # of all parts that have a section
 }
 
 
-def sections(tables: Tables) -> dict[str, Section]:
-    """part → section, of the parts that were measured."""
+def sections(tables: Tables, real: RealKeys) -> dict[str, Section]:
+    """part → section, of the parts that were measured; `real`: how the real model was."""
     made = {
         "methods": _methods, "ablations": _ablations, "rounds": _rounds, "detection": _detection, "sizes": _sizes,
-        "judgments": _judgments, "weights": _weights, "smollm2": _smollm2,
+        "judgments": _judgments, "weights": _weights, "smollm2": partial(_smollm2, real=real),
     }  # fmt: skip
     return {part: make(tables) for part, make in made.items() if part in tables}
 
@@ -146,13 +148,14 @@ def _weights(tables: Tables) -> Section:
     return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
 
 
-def _smollm2(tables: Tables) -> Section:
-    methods = ("sft", "ilf_dpo", "cut", "cut_round2")
+def _smollm2(tables: Tables, real: RealKeys) -> Section:
+    methods = ("sft", "ilf_dpo", "cut", *(f"cut_round{number}" for number in range(2, real.rounds + 1)))
     rows = _ordered(tables["smollm2"], ("base", *methods))
     return Section(
         TITLES["smollm2"],
-        "SmolLM2-135M-Instruct, greedy answers to held-out instructions. Each method trains on the same judged answers "
-        "of the model.",
+        f"{Path(real.model).name}: greedy answers to {real.heldout} held-out instructions a seed. Each method trains "
+        f"on the same {real.instructions} judged answers of the model, {real.steps} steps of {real.global_batch_size}; "
+        "each further round of CUT on as many answers of the model that the last one left.",
         rows, {"strict": "strict", "loose": "loose"}, findings.before_and_after(rows, methods, "strict"),
         {"smollm2": lambda: bars(rows, NAMES, "strict", "instructions followed, strict, %")},
     )  # fmt: skip

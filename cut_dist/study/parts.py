@@ -142,7 +142,7 @@ def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.json
     model = lab.train(run, lab.base, lab.folder / triplets, recipe.objective, recipe.train, recipe.data)
     numbers = lab.measure(model, which)
     lab.discard(run)
-    return {"recipe": {"objective": dict(recipe.objective), "train": dict(recipe.train)}, **numbers}
+    return {"recipe": {key: dict(own) for key, own in vars(recipe).items()}, **numbers}
 
 
 def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Numbers:

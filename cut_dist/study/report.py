@@ -26,17 +26,18 @@ Table = dict[str, dict[str, Interval]]  # what → measure → mean over seeds
 
 
 def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> Path:
-    """Gather the cells that are done by part and write all files of the report.
+    """Gather all that is done by part and write all files of the report; of `cells` it says which are missing.
 
     Returns:
         The folder that they lie in.
     """
     folder = Path(cfg.study.results or Path(cfg.study.root) / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    done = {cell.name: results[cell.name] for cell in cells if cell.name in results}
+    done = dict(results)
     tables = gather(done)
     numbers = {
-        "machine": describe(torch.device("cpu")), "study": dataclasses.asdict(cfg.study),
+        "machine": describe(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "study": dataclasses.asdict(cfg.study),
         "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
         "command": redact(sys.argv),
         "parts": {
@@ -51,7 +52,7 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
         "missing": [cell.name for cell in cells if cell.name not in done],
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
-    sections = page.sections(tables)
+    sections = page.sections(tables, cfg.study.real)
     figures = page.figures(sections) if charts.available() else {}
     for name, svg in figures.items():
         durable.replace_file(folder / f"{name}.svg", page.standalone(svg).encode())

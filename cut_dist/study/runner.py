@@ -28,7 +28,7 @@ from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
-from cut_dist.study.cells import FAILED, Cell, Results
+from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.parts import study_cells
 from cut_dist.study.real import RealLab
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 _LOOK_S, _SAY_S = 1.0, 30.0
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 OUTCOMES = (TrainingFailed, DataError, ModelOutputError)  # a training that comes to nothing is a result, a defect not
+DESIGN = 2  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
@@ -78,7 +79,8 @@ def run_study(cfg: StudyConfig) -> int:
     if left:
         text = "%d of %d cells could not be made; the lines above say why. The same command goes on"
         log.error(text, len(left), len(cells))
-    log.info("report of what is done written to %s", write_report(cfg, cells, results))
+    with FileLock(Path(cfg.study.root) / "report.lock"):  # machines that share the folder come here together
+        log.info("report of what is done written to %s", write_report(cfg, cells, results))
     return 1 if left else 0
 
 
@@ -99,6 +101,7 @@ def _claim(cfg: StudyConfig, cells: Sequence[Cell]) -> None:
     study = {key: value for key, value in dataclasses.asdict(cfg.study).items() if key not in _FREE}
     real = study.pop("real")
     shared = {name: dataclasses.asdict(getattr(cfg, name)) for name in ("model", "objective", "train")}
+    study["design"] = DESIGN
     root, claims = Path(cfg.study.root), []
     if any(cell.laboratory is not RealLab for cell in cells):
         claims.append((root, {"study": study, **shared}))
@@ -143,12 +146,18 @@ def _work(cfg: StudyConfig) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("cut_dist.study").setLevel(logging.INFO)
     cells, results = study_cells(cfg), results_of(cfg)
-    with Trainer() as trainer, suppress(Stopped):
+    with Trainer(cfg.run.timeout_minutes) as trainer, suppress(Stopped):
         while left := _left(cells, results):
             due = (cell for cell in left if all(need in results for need in cell.needs))
             if not any(_take(cfg, cell, results, trainer) for cell in due):
                 time.sleep(_LOOK_S)
             trainer.check()
+
+
+def _lost(cell: Cell, results: Results) -> Numbers | None:
+    """Why a cell can't be made whose base model, samples or rounds failed; a candidate of the tuning may."""
+    failed = [need for need in cell.needs if FAILED in results[need] and f"/{TUNING_SEED}/" not in need]
+    return {FAILED: f"it needs {failed[0]}, which failed"} if failed else None
 
 
 def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> bool:
@@ -162,7 +171,7 @@ def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> b
             began = time.monotonic()
             lab = cell.laboratory(cfg, cell.seed, Path(cfg.study.root) / "labs", trainer)
             try:
-                numbers = cell.measure(lab, results)
+                numbers = _lost(cell, results) or cell.measure(lab, results)
             except OUTCOMES as error:
                 numbers = {FAILED: str(error)}
             results.write(cell.name, numbers)

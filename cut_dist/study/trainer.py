@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from cut_dist.ablation import prepare_data
@@ -19,17 +20,18 @@ class Stopped(Exception):
 
 
 class TrainingFailed(UserError):
-    """A training of the study ended badly; its folder says why."""
+    """A training of the study came to nothing: its loss was not finite."""
 
 
 class Trainer:
     """A process group of this process alone, in which one model after the other is trained; a context manager."""
 
-    def __init__(self) -> None:
-        self.stop = StopSignal()
+    def __init__(self, timeout_minutes: float = 30.0) -> None:
+        self.stop = StopSignal(interrupt=True)  # Ctrl-C reaches the workers as well
+        self._timeout_minutes = timeout_minutes
 
     def __enter__(self) -> Trainer:
-        self._ranks = start_process()
+        self._ranks = start_process(self._timeout_minutes)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,23 +39,28 @@ class Trainer:
         remove_shared_buffers(int(os.environ["MASTER_PORT"]))
 
     def run(self, cfg: Config) -> Path:
-        """Run, or go on with, the training of `cfg`.
+        """Run the training of `cfg`; where it is done, find its model. One that was interrupted begins anew.
 
         Returns:
             The exported model's folder.
 
         Raises:
             Stopped: it was interrupted.
-            TrainingFailed: its loss was not finite, or its folder holds another run.
+            TrainingFailed: its loss was not finite.
         """
         self.check()
+        folder = run_dir(cfg)
+        if (folder / "model").exists():
+            return folder / "model"
+        if folder.exists():
+            shutil.rmtree(folder)
         tokenizer = load_tokenizer(cfg.model)
         data = prepare_data(cfg, tokenizer)
         status = train_with(cfg, tokenizer, data, self._ranks, self.stop)
         self.check()
         if status:
-            raise TrainingFailed(f"the training in {run_dir(cfg)} did not finish; its log lines above say why")
-        return run_dir(cfg) / "model"
+            raise TrainingFailed(f"the loss was not finite for {cfg.train.max_bad_steps} steps in a row")
+        return folder / "model"
 
     def check(self) -> None:
         """End here where the process was asked to."""
