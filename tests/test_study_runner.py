@@ -15,7 +15,7 @@ from cut_dist.data.triplets import DataError
 from cut_dist.run_folder import RunFolderError
 from cut_dist.study import detection, runner
 from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
-from cut_dist.study.config import StudyConfig
+from cut_dist.study.config import StudyConfig, StudyKeys
 from cut_dist.study.lab import Lab
 from cut_dist.study.parts import study_cells
 from cut_dist.study.trainer import Trainer, TrainingFailed
@@ -148,12 +148,13 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
 @pytest.mark.parametrize(
     ("key", "said"),
     [("study.lrs=[]", "study.lrs=.*numbers above 0"), ("study.epochs=[0]", "study.epochs=.*numbers above 0"),
-     ("study.real.lrs=[-1.0]", "study.real.lrs=.*numbers above 0"), ("+study.sizes.x={layers: 2}", "layers"),
-     ("+study.sizes.-x={num_hidden_layers: 2}", "study.sizes='-x'.*must be 1 to 64")],
+     ("study.real.lrs=[-1.0]", "study.real.lrs=.*numbers above 0"), ("+study.sizes.x={layers: 2}", "layers")],
 )  # fmt: skip
 def test_what_no_cell_could_be_made_with_is_refused_at_once(key, said):
     with pytest.raises(ConfigError, match=said):
         compose_config("study", [key], StudyConfig)
+    with pytest.raises(ConfigError, match="study.sizes='a b'.*must be 1 to 64"):
+        StudyKeys(sizes={"a b": {"num_hidden_layers": 2}})
 
 
 def test_samples_are_kept_and_a_training_is_found_or_begun_anew(cfg, tmp_path, monkeypatch):
