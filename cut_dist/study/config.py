@@ -58,7 +58,7 @@ class StudyKeys:
     rounds: int = ranged(5, at_least=1)
     heldout: int = ranged(600, at_least=6)
     sizes: dict[str, dict[str, int]] = field(default_factory=lambda: deepcopy(_SIZES))
-    lrs: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
+    lrs: list[float] = field(default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3])
     epochs: list[float] = field(default_factory=lambda: [2.0, 4.0, 8.0])
     real: RealKeys = field(default_factory=RealKeys)
 
