@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -68,6 +67,6 @@ def _scale_in_place(gradient: Tensor, factor: Tensor) -> Tensor:
     by_kernel = gradient.is_cuda and gradient.dtype != torch.float64 and gradient.is_contiguous()
     if not by_kernel or not HAS_TRITON or torch.compiler.is_compiling():
         return gradient.mul_(factor)
-    import_module("cut_dist.kernels.scale_triton").scale_(gradient, factor)
-    torch.autograd.graph.increment_version(gradient)  # a Triton kernel's writes go past autograd
-    return gradient
+    from cut_dist.kernels.scale_triton import scale_
+
+    return scale_(gradient, factor)

@@ -12,15 +12,19 @@ _PROGRAMS = 1024  # each takes tile after tile, so that a factor of 1 starts no 
 
 
 def scale_(x: Tensor, factor: Tensor) -> Tensor:
-    """`x.mul_(factor)`, in float32 arithmetic, without a pass over `x` where the factor is 1.
+    """`x.mul_(factor)`, in float32 arithmetic, without a pass over `x` where the factor is 1 and without a host sync.
 
     Args:
-        x: float32, bfloat16 or float16, contiguous.
+        x: float32, bfloat16 or float16, of any shape, contiguous.
         factor: () on the same device.
+
+    Returns:
+        x.
     """
     if x.numel() > 0:
         with torch.cuda.device_of(x):  # Triton launches on the current device
             _scale[(min(_PROGRAMS, triton.cdiv(x.numel(), _TILE)),)](x, factor, x.numel(), TILE=_TILE)
+    torch.autograd.graph.increment_version(x)  # a Triton kernel's writes go past autograd
     return x
 
 

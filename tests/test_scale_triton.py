@@ -20,8 +20,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, un
 def test_as_mul_in_float32(monkeypatch, dtype, shape, factor):
     monkeypatch.setattr(scale_triton, "_PROGRAMS", 2)  # each has several tiles
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).to(TRITON_DEVICE)
-    expected = (x.float() * factor).to(dtype)
+    expected, version = (x.float() * factor).to(dtype), x._version
     assert scale_(x, torch.tensor(factor, device=TRITON_DEVICE)) is x
+    assert x._version > version  # what autograd looks at before a second backward
     torch.testing.assert_close(x, expected, rtol=0, atol=0, equal_nan=True)
 
 

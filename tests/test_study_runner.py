@@ -153,6 +153,9 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
 def test_what_no_cell_could_be_made_with_is_refused_at_once(key, said):
     with pytest.raises(ConfigError, match=said):
         compose_config("study", [key], StudyConfig)
+
+
+def test_a_size_is_the_name_of_a_folder():
     with pytest.raises(ConfigError, match="study.sizes='a b'.*must be 1 to 64"):
         StudyKeys(sizes={"a b": {"num_hidden_layers": 2}})
 

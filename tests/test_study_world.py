@@ -154,16 +154,16 @@ def test_the_corpus_is_a_function_of_its_seed_and_holds_each_kind_of_row():
 
 def test_a_refinement_mends_what_its_judgment_puts_right_and_no_more():
     """So that it is the judgment which makes refinements right, and not the request."""
-    mended, told = [], []
+    mended, others = [], []
     for row in corpus(2, 8000):
         asked = row["instruction"]
         task = re.search(r"^Instruction: (.*)$", asked, re.MULTILINE)
         if not task:
             continue
         right = " ".join(expected(task[1])) == row["response"]
-        (mended if re.search(r"should be|belongs there|instead of|the right one is", asked) else told).append(right)
+        (mended if re.search(r"should be|belongs there|instead of|the right one is", asked) else others).append(right)
     assert len(mended) > 300 and sum(mended) / len(mended) > 0.9  # of more than four mistakes four are named
-    assert len(told) > 200 and sum(told) / len(told) < 0.7  # an answer like any other
+    assert len(others) > 200 and sum(others) / len(others) < 0.7  # an answer like any other
 
 
 def test_pretraining_teaches_habits_where_nothing_is_judged():

@@ -255,7 +255,7 @@ def _about_samples(tables: Tables) -> list[str]:
 
 
 def _mixture() -> str:
-    """ "60 % precise, ..." """
+    """What judgments are like, in words: a share in per cent and a quality, several times."""
     return ", ".join(f"{100 * share:.0f} % {quality}" for quality, share in MIXED.items())
 
 

@@ -65,6 +65,8 @@ def run_study(cfg: StudyConfig) -> int:
         stop = StopSignal(interrupt=True)
         threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # of the workers, which begin as new interpreters
+        if cfg.study.workers > 1:
+            os.environ.pop("MASTER_PORT", None)  # a scheduler's; each worker takes one of its own
         context = multiprocessing.get_context("spawn")
         workers = [context.Process(target=_work, args=(cfg,)) for _ in range(cfg.study.workers)]
         for worker in workers:
