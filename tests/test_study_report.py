@@ -11,7 +11,7 @@ import pytest
 
 from cut_dist.config_compose import compose_config
 from cut_dist.study import findings, page
-from cut_dist.study.cells import FAILED, Results
+from cut_dist.study.cells import FAILED, MACHINE, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.detection import quality
 from cut_dist.study.parts import ABLATIONS, METHODS, study_cells, tuned
@@ -178,3 +178,17 @@ def test_a_report_of_what_is_done_says_what_is_not(cfg, tmp_path):
     folder = write_report(cfg, cells, results)
     assert f"{len(cells) - 1} cells of the parts" in (folder / "report.html").read_text()
     assert len(json.loads((folder / "numbers.json").read_text())["missing"]) == len(cells) - 1
+
+
+def test_each_machine_is_told_with_what_it_measured(cfg, tmp_path):
+    results = Results(tmp_path / "cells")
+    one, other = ({"processor": name, "cores": 2} for name in ("one", "other"))
+    for name, machine in (("base/0", one), ("base/1", other), ("samples/0", one)):
+        results.write(name, {"accuracy": 0.5, MACHINE: machine})
+    assert set(gather(results)["base"]["base"]) == {"accuracy"}  # a machine's cores are no measure
+    folder = write_report(cfg, study_cells(cfg), results)
+    assert json.loads((folder / "numbers.json").read_text())["machines"] == [
+        {"machine": one, "cells": {"base": 1, "samples": 1}},
+        {"machine": other, "cells": {"base": 1}},
+    ]
+    assert "other" in (folder / "report.html").read_text().rpartition("What was run")[2]

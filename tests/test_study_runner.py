@@ -14,7 +14,7 @@ from cut_dist.config_compose import compose_config
 from cut_dist.data.triplets import DataError
 from cut_dist.run_folder import RunFolderError
 from cut_dist.study import detection, runner
-from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
+from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
 from cut_dist.study.config import StudyConfig, StudyKeys
 from cut_dist.study.lab import Lab
 from cut_dist.study.parts import study_cells
@@ -45,7 +45,8 @@ def test_a_cell_is_made_once_and_given_its_laboratory_and_the_results(cfg):
     given = []
     assert take(cfg, lambda lab, results: given.append((lab, type(results))) or {"accuracy": 0.5})
     assert given == [("the laboratory", Results)]
-    assert runner.results_of(cfg)["part/0/what"] == {"accuracy": 0.5}
+    made = runner.results_of(cfg)["part/0/what"]
+    assert made.pop(MACHINE)["packages"]["torch"] and made == {"accuracy": 0.5}
     assert not take(cfg, fail(AssertionError("made a second time")))
 
 
@@ -63,7 +64,7 @@ def test_a_training_that_came_to_nothing_is_a_result_and_a_defect_is_none(cfg):
         take(cfg, fail(ZeroDivisionError()))
     assert "part/0/what" not in runner.results_of(cfg)
     assert take(cfg, fail(TrainingFailed("the loss was not finite")))
-    assert runner.results_of(cfg)["part/0/what"] == {FAILED: "the loss was not finite"}
+    assert runner.results_of(cfg)["part/0/what"][FAILED] == "the loss was not finite"
 
 
 def test_results_are_the_files_that_are_whole(tmp_path):
@@ -138,11 +139,11 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
     results.write(needs[1], {FAILED: "the loss was not finite"})
     results.write(needs[0], {"accuracy": 0.5})
     made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs, lambda *_: None)
-    assert runner._take(cfg, made, results, trainer=None) and results["part/0/made"] == {"accuracy": 1.0}
+    assert runner._take(cfg, made, results, trainer=None) and results["part/0/made"]["accuracy"] == 1.0
     results.write(needs[0], {FAILED: "the loss was not finite"})
     lost = replace(made, name="part/0/lost")
     assert runner._take(cfg, lost, results, trainer=None)
-    assert results["part/0/lost"] == {FAILED: "it needs base/0, which failed"}
+    assert results["part/0/lost"][FAILED] == "it needs base/0, which failed"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Numbers = dict[str, Any]
 TUNING_SEED = 1000  # no result comes from this laboratory
 FAILED = "failed"  # the key under which a cell that can't be measured says why
+MACHINE = "machine"  # the key under which each says what it was measured on
 
 
 @dataclass(frozen=True)

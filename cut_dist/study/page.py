@@ -182,7 +182,7 @@ def render(
     note = "" if drawn else f'<p class="note">Figures need matplotlib: {escape(charts.REMEDY)}</p>'
     reasons = table(("cell", "why it failed"), numbers["failed"].items())
     failed = f'<div class="reasons">{reasons}</div>' if numbers["failed"] else "<p>None.</p>"
-    about = {"study": numbers["study"], "machine": numbers["machine"]}
+    about = {"study": numbers["study"], "machines": numbers["machines"]}
     facts = "".join(
         f"<dt>{escape(name)}</dt><dd><code>{escape(json.dumps(value))}</code></dd>" for name, value in about.items()
     )

@@ -6,17 +6,15 @@ import dataclasses
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cut_dist import charts, durable
-from cut_dist.benchmark.machine import describe
 from cut_dist.lineage import redact
 from cut_dist.study import page
-from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Results
+from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
 from cut_dist.study.statistics import Interval, interval
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     done = dict(results)
     tables = gather(done)
     numbers = {
-        "machine": describe(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "machines": _machines(done),
         "study": dataclasses.asdict(cfg.study),
         "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
         "command": redact(sys.argv),
@@ -79,12 +77,20 @@ def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
     }
 
 
+def _machines(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the cells were measured on, with how many of each part; several machines may share a study."""
+    parts: dict[str, Counter[str]] = {}
+    for name, numbers in cells.items():
+        parts.setdefault(json.dumps(numbers.get(MACHINE)), Counter())[name.split("/")[0]] += 1
+    return [{MACHINE: json.loads(machine), "cells": dict(count)} for machine, count in parts.items()]
+
+
 def _flat(numbers: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Every number of a cell by its path: "rounds.2.accuracy"; a curve's points by their λ: "fake.1.5.precision"."""
     flat = {}
     for key, value in numbers.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and key != "recipe":
+        if isinstance(value, Mapping) and key not in ("recipe", MACHINE):
             flat |= _flat(value, f"{name}.")
         elif isinstance(value, list):
             for place, item in enumerate(value, 1):

@@ -10,6 +10,7 @@ Started again, what is done stays done. Several machines may work on one folder 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import multiprocessing
@@ -19,16 +20,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
+from cut_dist.benchmark.machine import describe
 from cut_dist.config import ConfigError
 from cut_dist.data.triplets import DataError
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
-from cut_dist.study.cells import FAILED, TUNING_SEED, Cell, Numbers, Results
+from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.parts import study_cells
 from cut_dist.study.real import RealLab
@@ -156,6 +160,13 @@ def _work(cfg: StudyConfig) -> None:
             trainer.check()
 
 
+@functools.cache
+def _machine() -> dict[str, Any]:
+    """What this process measures on. Without the load, which would be another for each cell."""
+    described = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return {key: value for key, value in described.items() if key != "load_before"}
+
+
 def _lost(cell: Cell, results: Results) -> Numbers | None:
     """Why a cell can't be made whose base model, samples or rounds failed; a candidate of the tuning may."""
     failed = [need for need in cell.needs if FAILED in results[need] and f"/{TUNING_SEED}/" not in need]
@@ -176,7 +187,7 @@ def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> b
                 numbers = _lost(cell, results) or cell.measure(lab, results)
             except OUTCOMES as error:
                 numbers = {FAILED: str(error)}
-            results.write(cell.name, numbers)
+            results.write(cell.name, {**numbers, MACHINE: _machine()})
             log.info("%s: %.0f s", cell.name, time.monotonic() - began)
     except Timeout:
         return False
