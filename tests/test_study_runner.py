@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
 from cut_dist.study.config import StudyConfig, StudyKeys
 from cut_dist.study.lab import Lab
 from cut_dist.study.parts import study_cells
-from cut_dist.study.trainer import Trainer, TrainingFailed
+from cut_dist.study.trainer import StopAtOnce, Stopped, Trainer, TrainingFailed
 
 
 @pytest.fixture
@@ -65,6 +67,20 @@ def test_a_training_that_came_to_nothing_is_a_result_and_a_defect_is_none(cfg):
     assert "part/0/what" not in runner.results_of(cfg)
     assert take(cfg, fail(TrainingFailed("the loss was not finite")))
     assert runner.results_of(cfg)["part/0/what"][FAILED] == "the loss was not finite"
+
+
+def test_a_worker_that_is_asked_to_stop_ends_at_once_and_its_cell_is_begun_anew(cfg):
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        StopAtOnce()
+        with pytest.raises(Stopped):
+            take(cfg, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGINT)  # the second, while the first is cleaned up
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "part/0/what" not in runner.results_of(cfg)
+    assert take(cfg, lambda *_: {"accuracy": 0.5})
 
 
 def test_results_are_the_files_that_are_whole(tmp_path):

@@ -152,12 +152,11 @@ def _work(cfg: StudyConfig) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("cut_dist.study").setLevel(logging.INFO)
     cells, results = study_cells(cfg), results_of(cfg)
-    with Trainer(cfg.run.timeout_minutes) as trainer, suppress(Stopped):
+    with suppress(Stopped), Trainer(cfg.run.timeout_minutes) as trainer:
         while left := _left(cells, results):
             due = (cell for cell in left if all(need in results for need in cell.needs))
             if not any(_take(cfg, cell, results, trainer) for cell in due):
                 time.sleep(_LOOK_S)
-            trainer.check()
 
 
 @functools.cache

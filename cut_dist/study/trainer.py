@@ -15,8 +15,20 @@ from cut_dist.train import train_with
 from cut_dist.wording import UserError
 
 
-class Stopped(Exception):
-    """This process was asked to stop; what it was at goes on with the next start."""
+class Stopped(KeyboardInterrupt):
+    """This process was asked to stop; what it was at is begun anew at the next start."""
+
+
+class StopAtOnce(StopSignal):
+    """Raises `Stopped` wherever the process is at the first signal, Ctrl-C too: no cell is kept half made."""
+
+    def __init__(self) -> None:
+        super().__init__(interrupt=True)
+
+    def _on_signal(self, *args: object) -> None:
+        super()._on_signal(*args)
+        if self.signals == 1:  # a second one may come while this one is cleaned up
+            raise Stopped
 
 
 class TrainingFailed(UserError):
@@ -27,7 +39,7 @@ class Trainer:
     """A process group of this process alone, in which one model after the other is trained; a context manager."""
 
     def __init__(self, timeout_minutes: float = 30.0) -> None:
-        self.stop = StopSignal(interrupt=True)  # Ctrl-C reaches the workers as well
+        self._stop = StopAtOnce()
         self._timeout_minutes = timeout_minutes
 
     def __enter__(self) -> Trainer:
@@ -45,10 +57,8 @@ class Trainer:
             The exported model's folder.
 
         Raises:
-            Stopped: it was interrupted.
             TrainingFailed: its loss was not finite.
         """
-        self.check()
         folder = run_dir(cfg)
         if (folder / "model").exists():
             return folder / "model"
@@ -56,13 +66,7 @@ class Trainer:
             shutil.rmtree(folder)
         tokenizer = load_tokenizer(cfg.model)
         data = prepare_data(cfg, tokenizer)
-        status = train_with(cfg, tokenizer, data, self._ranks, self.stop)
-        self.check()
+        status = train_with(cfg, tokenizer, data, self._ranks, self._stop)
         if status:
             raise TrainingFailed(f"the loss was not finite for {cfg.train.max_bad_steps} steps in a row")
         return folder / "model"
-
-    def check(self) -> None:
-        """End here where the process was asked to."""
-        if self.stop.asked:
-            raise Stopped
