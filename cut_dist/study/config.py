@@ -21,7 +21,7 @@ class RealKeys:
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     instructions: int = ranged(80, at_least=2)
-    heldout: int = ranged(64, at_least=2)
+    heldout: int = ranged(160, at_least=2)
     max_checks: int = ranged(1, at_least=1)
     rounds: int = ranged(2, at_least=1)
     temperature: float = ranged(0.7, above=0)
@@ -33,7 +33,7 @@ class RealKeys:
     global_batch_size: int = ranged(8, at_least=1)
     micro_batch_tokens: int = ranged(2048, at_least=1)
     checkpointing: Literal["none", "selective", "full"] = "none"
-    precision: Literal["auto", "bf16", "fp32"] = "bf16"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
     lam: float = ranged(2.0, above=0)
     gamma: float = ranged(0.5, at_least=0)
 
