@@ -7,13 +7,16 @@ the trainer's own, and the only value of a step that it asks of the device.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 
 from cut_dist.data.packing import PackedBatch, PackedPairs
-from cut_dist.engine.launch import Ranks
 from cut_dist.model.head import CutOutput
 from cut_dist.throughput import ModelShape, causal_pairs, forward_flops, memory_stats, mfu, peak_flops
+
+if TYPE_CHECKING:
+    from cut_dist.engine.launch import Ranks  # brings DeepSpeed, which launch/benchmark.py does without
 
 SUMS = (
     "loss",  # of the global batch: the sum of the three below

@@ -74,16 +74,14 @@ def tool(name: str, kernel, *options: str) -> str:
 
 
 def reads_labels_logits_first(ptx: str) -> bool:
-    """Whether all warps meet between the last read of a single number and the first write of a gradient.
+    """Whether all warps meet between each read of a single number and the write of a gradient that follows.
 
     In place the label's logit lies where a gradient goes. Tiles are told by their eviction hints.
     """
-    first_write = re.search(r"st\.global\.\S*evict_first", ptx)
-    if first_write is None:
-        return True
-    before = ptx[: first_write.start()]
-    single = [read.end() for read in re.finditer(r"ld\.global\.\S+", before) if "evict" not in read.group()]
-    return "bar.sync" in before[single[-1] :]
+    writes = [write.start() for write in re.finditer(r"st\.global\.\S*evict_first", ptx)]
+    single = [read.end() for read in re.finditer(r"ld\.global\.\S+", ptx) if "evict" not in read.group()]
+    spans = [(read, min(later)) for read in single if (later := [write for write in writes if write > read])]
+    return all("bar.sync" in ptx[read:write] for read, write in spans)
 
 
 def describe(kernel, *, disassemble: bool) -> dict:

@@ -59,6 +59,31 @@ def test_choice_of_backend(monkeypatch):
         choose_backend("flash", cuda, torch.bfloat16)
 
 
+@pytest.mark.parametrize("knows_groups", [True, False])
+def test_grouped_heads_with_and_without_a_varlen_kernel_that_knows_them(monkeypatch, knows_groups):
+    """torch 2.11 has the kernel without `enable_gqa`."""
+    asked = []
+
+    def kernel(q, k, v, *lengths, scale, window_size, enable_gqa=False):
+        asked.append(enable_gqa)
+        assert enable_gqa or k.shape == v.shape == q.shape
+        segments = Segments(lengths[0], LENGTHS, "sdpa")
+        heads_first = (x.transpose(0, 1)[None] for x in (q, k, v))
+        return attention.BACKENDS["sdpa"](*heads_first, segments, scale, None)[0]
+
+    def older(q, k, v, *lengths, scale, window_size):
+        return kernel(q, k, v, *lengths, scale=scale, window_size=window_size)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", kernel if knows_groups else older)
+    attention._varlen_parameters.cache_clear()
+    q, k, v, segments = inputs()
+    segments = Segments(segments.cu_seqlens, LENGTHS, "varlen")
+    out, _ = packed_attention(torch.nn.Identity(), q, k, v, None, segments=segments)
+    attention._varlen_parameters.cache_clear()
+    torch.testing.assert_close(out, by_hand(q, k, v, None))
+    assert asked == [knows_groups]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("window", [None, 4])
 def test_varlen_on_a_gpu(window):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+import subprocess
+import sys
 import typing
 from pathlib import Path
 
@@ -262,3 +264,16 @@ def test_a_gpu_that_is_not_there_is_refused():
 
 def test_the_processor_has_a_name():
     assert processor()
+
+
+def test_a_peer_that_breaks_on_import_costs_no_case():
+    def build():
+        raise RuntimeError("made for another version")
+
+    assert peers.peer("other", build).missing == "can't be imported: RuntimeError"
+
+
+def test_the_benchmark_needs_no_deepspeed():
+    """It measures kernels and steps on machines that have torch and transformers alone."""
+    absent = "import sys; sys.modules.update(dict.fromkeys(('deepspeed', 'wandb', 'datasets')))"
+    subprocess.run([sys.executable, "-c", f"{absent}; import cut_dist.benchmark.job"], check=True)

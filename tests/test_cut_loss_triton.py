@@ -137,6 +137,29 @@ def test_columns_that_lie_apart():
         kernel_rows(apart, apart["logits"])
 
 
+def test_labels_at_the_borders_of_tiles():
+    """The label's tile takes its turn apart from the others, wherever it lies."""
+    tile, vocabulary = 8192, 20000
+    labels = torch.tensor([0, tile - 1, tile, 2 * tile - 1, 2 * tile, vocabulary - 1])
+    data = random_rows(len(labels), vocabulary, dtype=torch.bfloat16)
+    data |= {"labels": labels, "is_negative": torch.ones(len(labels), dtype=torch.bool)}
+    gradients = poisoned(data)
+    assert_right(kernel_rows(data, *gradients), gradients, data)
+
+
+def test_what_belongs_to_a_row_may_lie_apart():
+    """Labels out of a wider tensor, a weight that is the same number for all rows."""
+    data = on_device("triton", random_rows(6, 50, dtype=torch.float32))
+    data |= {"token_weight": torch.full((6,), 0.5, device=TRITON_DEVICE)}
+    gradients = poisoned(data)
+    rows = kernel_rows(data, *gradients)
+    apart = {name: torch.stack([data[name]] * 2, 1)[:, 0] for name in ("labels", "is_negative")}
+    apart |= {"token_weight": torch.tensor(0.5, device=TRITON_DEVICE).expand(6)}
+    again = poisoned(data)
+    assert all(torch.equal(a, b) for a, b in zip(rows, kernel_rows(data | apart, *again), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+
+
 def test_offsets_beyond_32_bits():
     """Three rows 2³⁰ elements apart, of which no more memory is touched than those rows."""
     stride = 2**30

@@ -28,7 +28,10 @@ def peer(name: str, build: Callable[[], Callable[[int], Any]], **attributes: Any
     try:
         return Contender(name, build(), **attributes)
     except ImportError:
-        return Contender(name, missing="not installed", **attributes)
+        missing = "not installed"
+    except Exception as error:  # of a library that meets versions it was not made for; ours go on without it
+        missing = f"can't be imported: {type(error).__name__}"
+    return Contender(name, missing=missing, **attributes)
 
 
 def triton_peer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -81,6 +82,9 @@ class Scheme:
 
     def prepare(self, repetition: int) -> None:
         self._set_up(self.scene.draw(repetition))
+        if self.scene.device.type == "cuda":  # each repetition has sizes of its own, whose first use takes longer
+            self.run(repetition)
+            self.scene.model.zero_grad(set_to_none=True)
 
     def run(self, repetition: int) -> None:
         self.loss(self.batch).backward()
@@ -156,7 +160,9 @@ def build_model(
     """
     if model_config.checkpointing == "selective":
         raise ConfigError("model.checkpointing=selective: only DeepSpeed's engine can choose; use none or full.")
-    causal_lm = load_causal_lm(model_config, dtype=dtype, seed=cfg.seed)
+    # A GPU makes random weights in no time, the host in half a minute.
+    with device if model_config.random_init else nullcontext():
+        causal_lm = load_causal_lm(model_config, dtype=dtype, seed=cfg.seed)
     o, attention = cfg.objective, choose_backend(model_config.attention, device, dtype)
     return CutModel(causal_lm, lam=o.lam, alpha=o.alpha, gamma=o.gamma, attention=attention).to(device)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cut_dist.config import ModelConfig
 from cut_dist.data.examples import Example
 from cut_dist.data.prepare import prepare
 from cut_dist.model.load import load_tokenizer
+
+log = logging.getLogger(__name__)
 
 # The released scheme holds six times 16·longest·V numbers: 14 GB in float32 for 768 tokens of V = 49152.
 MAX_LENGTH = {"cpu": 768, "cuda": 1024}
@@ -30,7 +33,10 @@ def step_examples(
     length = cfg.step.max_length or MAX_LENGTH[device.type]
     scale = BYTES_PER_TOKEN if model.tokenizer == "bytes" else 1
     data = cfg.data
-    if cfg.step.triplets and Path(cfg.step.triplets).is_file():
+    if cfg.step.triplets and not Path(cfg.step.triplets).is_file():
+        text = "step.triplets=%s is no file here: the data section's triplets are taken, which may be short for a GPU"
+        log.warning(text, cfg.step.triplets)
+    elif cfg.step.triplets:
         data = replace(
             data, path=cfg.step.triplets, format="auto", template="alpaca", align_p_ratio=0.25, heldout_path=None,
             heldout_size=0, max_length=length, max_judgment_tokens=length * 3 // 4, on_bad_row="skip",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 
 import torch
@@ -73,9 +73,11 @@ def _varlen(query, key, value, segments: Segments, scaling: float, window: int |
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     cu, longest = segments.cu_seqlens, max(segments.lengths)
     left = -1 if window is None else window - 1
-    out = varlen_attn(
-        q, k, v, cu, cu, longest, longest, scale=scaling, window_size=(left, 0), enable_gqa=k.shape[1] != q.shape[1]
-    )
+    grouped = {"enable_gqa": True} if k.shape[1] != q.shape[1] else {}
+    if grouped and "enable_gqa" not in _varlen_parameters():
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        grouped = {}
+    out = varlen_attn(q, k, v, cu, cu, longest, longest, scale=scaling, window_size=(left, 0), **grouped)
     return out[None]
 
 
@@ -107,25 +109,26 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     has = {
         "sdpa": True,
         "flash": half_on_cuda and find_spec("flash_attn") is not None,
-        "varlen": half_on_cuda and _has_varlen(),
+        "varlen": half_on_cuda and {"scale", "window_size"} <= _varlen_parameters(),
     }
     if name == "auto":
         return next(backend for backend in ("flash", "varlen", "sdpa") if has[backend])
     if not has[name]:
         raise ConfigError(
             f"model.attention={name} needs CUDA, bf16 and its package (flash: `pip install cut-dist[flash]`, varlen: "
-            f"torch >= 2.12); this run has {device.type} and {dtype}. Use model.attention=auto"
+            f"torch >= 2.11); this run has {device.type} and {dtype}. Use model.attention=auto"
         )
     return name
 
 
-def _has_varlen() -> bool:
-    """Whether torch's varlen kernel takes all that `_varlen` asks of it; it came by and by, from 2.10 to 2.12."""
+@cache
+def _varlen_parameters() -> frozenset[str]:
+    """What torch's varlen kernel can be asked for; it came by and by, from 2.10 to 2.12."""
     if find_spec("torch.nn.attention.varlen") is None:
-        return False
+        return frozenset()
     from torch.nn.attention.varlen import varlen_attn
 
-    return {"scale", "window_size", "enable_gqa"} <= inspect.signature(varlen_attn).parameters.keys()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def check_packable(config: PreTrainedConfig) -> None:
