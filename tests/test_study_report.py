@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from cut_dist.config_compose import compose_config
-from cut_dist.study import findings, page
+from cut_dist.study import findings
 from cut_dist.study.cells import FAILED, MACHINE, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.detection import quality
-from cut_dist.study.parts import ABLATIONS, METHODS, study_cells, tuned
+from cut_dist.study.parts import ABLATIONS, study_cells, tuned
 from cut_dist.study.report import gather, write_report
+from cut_dist.study.runner import _claim
+from cut_dist.study.sections import sections
 from cut_dist.study.statistics import difference, interval
+from cut_dist.study.trainer import TrainingFailed
 
 
 def test_an_interval_by_hand():
@@ -120,7 +124,7 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
     assert numbers["parts"]["methods"]["cut"]["accuracy"]["values"] == [0.8, 0.81]
     html = (folder / "report.html").read_text()
     for part in ("methods", "ablations", "rounds", "detection", "sizes", "judgments", "weights", "smollm2"):
-        assert page.sections(gather(results), cfg.study.real)[part].title.split(" (")[0] in html
+        assert sections(gather(results), cfg.study.real)[part].title.split(" (")[0] in html
     assert "<script" not in html and "Not measured yet" not in html
     drawn = {path.stem for path in folder.glob("*.svg")}
     assert html.count("<svg") == len(drawn) and {"methods", "weights_lambda", "weights_gamma_alpha"} <= drawn
@@ -128,7 +132,8 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
         assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"  # one element, a file
         assert '<rect width="100%" height="100%" fill="#fff"/>' in path.read_text()
     assert numbers["tuned"]["sft"]["train"] == {"lr": 1e-4}
-    assert "What the tuning chose" in html and "0.0001" in html and numbers["command"]
+    assert {"smollm2 cut", "smollm2 cut_round2"} <= set(numbers["tuned"])
+    assert "What the tuning chose" in html and "0.0001" in html
 
 
 def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_path):
@@ -148,8 +153,6 @@ def test_cells_need_only_cells_that_are_there_and_come_after_them(cfg):
     assert len(set(names)) == len(names)
     for place, cell in enumerate(study_cells(cfg)):
         assert set(cell.needs) <= set(names[:place]), cell.name
-    for what in (*METHODS, *ABLATIONS):
-        assert any(name.endswith(f"/{what}") for name in names)
 
 
 def test_a_part_comes_with_what_it_needs(cfg):
@@ -165,6 +168,11 @@ def test_tuning_takes_the_best_and_of_equals_the_first(cfg, tmp_path):
         results.write(name, {"families": {"sort": 0.5, "copy": 0.5}})
     results.write(cells[0], {FAILED: "diverged"})
     assert tuned(cfg.study, results, method="hindsight").train == {"lr": 3e-5, "epochs": 4.0}
+    with pytest.raises(TrainingFailed, match="none of the candidates of sft"):
+        for cell in study_cells(cfg):
+            if "/sft-" in cell.name:
+                results.write(cell.name, {FAILED: "diverged"})
+        tuned(cfg.study, results, method="sft")
     results.write(cells[-1], {"accuracy": 0.7, "families": {"sort": 0.7, "copy": 0.4}})
     assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 8.0}
     results.write(cells[-1], {"accuracy": 0.9, "families": {"sort": 0.9, "copy": 0.0}})  # ruins what was never judged
@@ -192,3 +200,14 @@ def test_each_machine_is_told_with_what_it_measured(cfg, tmp_path):
         {"machine": other, "cells": {"base": 1}},
     ]
     assert "other" in (folder / "report.html").read_text().rpartition("What was run")[2]
+
+
+def test_the_report_tells_the_settings_of_the_cells_and_not_those_of_the_last_command(cfg, tmp_path):
+    """The real model's part and the laboratory's are claimed apart, and run by different commands."""
+    real = replace(cfg, study=replace(cfg.study, real=replace(cfg.study.real, steps=77), parts=["smollm2"]))
+    _claim(real, study_cells(real))
+    results = Results(tmp_path / "cells")
+    for cell in study_cells(real):
+        results.write(cell.name, made_up(cell.name))
+    html = (write_report(cfg, study_cells(cfg), results) / "report.html").read_text()
+    assert "77 steps of 8" in html

@@ -13,14 +13,15 @@ from filelock import FileLock
 
 from cut_dist.config import ConfigError
 from cut_dist.config_compose import compose_config
-from cut_dist.data.triplets import DataError
+from cut_dist.data.triplets import DataError, NoRowsLeft
 from cut_dist.run_folder import RunFolderError
-from cut_dist.study import detection, runner
+from cut_dist.study import judgments, runner, token_records, trainer
 from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
 from cut_dist.study.config import StudyConfig, StudyKeys
-from cut_dist.study.lab import Lab
+from cut_dist.study.lab import Lab, Sample
 from cut_dist.study.parts import study_cells
-from cut_dist.study.trainer import StopAtOnce, Stopped, Trainer, TrainingFailed
+from cut_dist.study.trainer import StopAtOnce, Stopped, Trainer, TrainingFailed, discard
+from cut_dist.study.world import JUDGED
 
 
 @pytest.fixture
@@ -132,6 +133,55 @@ def test_what_the_user_can_mend_is_no_result(cfg):
     assert "part/0/what" not in runner.results_of(cfg)
 
 
+def test_a_file_that_is_gone_is_no_result_and_one_without_a_row_to_train_on_is(cfg):
+    with pytest.raises(DataError):
+        take(cfg, fail(DataError("triplets.jsonl: no such file")))
+    assert "part/0/what" not in runner.results_of(cfg)
+    assert take(cfg, fail(NoRowsLeft("no row is left to train on")))
+    assert runner.results_of(cfg)["part/0/what"][FAILED] == "no row is left to train on"
+
+
+@pytest.mark.parametrize(
+    ("status", "written", "error"),
+    [(1, None, RunFolderError), (1, "metrics.jsonl", TrainingFailed), (0, "metrics.jsonl", Stopped)],
+)
+def test_a_training_that_was_refused_or_stopped_has_not_failed(cfg, tmp_path, monkeypatch, status, written, error):
+    folder = tmp_path / "seed0" / "cut"
+
+    def train_with(*_):
+        folder.mkdir(parents=True)
+        if written:
+            (folder / written).touch()
+        return status
+
+    for name, instead in (("train_with", train_with), ("prepare_data", lambda *_: None), ("load_tokenizer", str)):
+        monkeypatch.setattr(trainer, name, instead)
+    worker = Trainer()
+    worker._ranks = worker._stop = None
+    with pytest.raises(error):
+        worker.run(replace(cfg, run=replace(cfg.run, root=str(tmp_path), experiment="seed0", name="cut")))
+
+
+def test_a_removal_that_was_interrupted_leaves_no_half_of_a_model(tmp_path):
+    (tmp_path / "cut.gone" / "model").mkdir(parents=True)  # of a removal before
+    (tmp_path / "cut" / "model").mkdir(parents=True)
+    discard(tmp_path / "cut")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_random_judgment_is_that_of_another_response(cfg, tmp_path):
+    lab = Lab(cfg, 0, tmp_path, trainer=None)
+    items = lab._items("samples", 40, JUDGED)
+    samples = [Sample(f"samples-{i}", item, ["wrong", str(i)]) for i, item in enumerate(items)]
+    own = [row["judgment"] for row in lab.judged(samples, "precise")]
+    marked = [f"{i} {judgment}" for i, judgment in enumerate(own)]
+    told = iter(marked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judgments, "judge", lambda *_: next(told))
+        given = [row["judgment"] for row in lab.judged(samples, "random")]
+    assert sorted(given) == sorted(marked) and not [a for a, b in zip(given, marked) if a == b]
+
+
 def test_a_part_that_is_none_is_refused_by_name(cfg):
     with pytest.raises(ConfigError, match="study.parts='method': must be one of base, .*methods.*smollm2"):
         study_cells(replace(cfg, study=replace(cfg.study, parts=["method"])))
@@ -140,12 +190,12 @@ def test_a_part_that_is_none_is_refused_by_name(cfg):
 def test_processes_that_measure_in_one_laboratory_have_files_of_their_own(cfg, tmp_path, monkeypatch):
     """What one has written, the other must not replace before it is read."""
     seen = []
-    monkeypatch.setattr(detection, "load_tokenizer", lambda _: None)
-    monkeypatch.setattr(detection, "measure", lambda cfg, rows: [])
+    monkeypatch.setattr(token_records, "load_tokenizer", lambda _: None)
+    monkeypatch.setattr(token_records, "measure", lambda cfg, rows: [])
     empty = SimpleNamespace(train=[])
-    monkeypatch.setattr(detection, "prepare", lambda data, *_, **__: seen.append(data.path) or empty)
+    monkeypatch.setattr(token_records, "prepare", lambda data, *_, **__: seen.append(data.path) or empty)
     for _ in range(2):
-        detection.measure_rows(SimpleNamespace(cfg=cfg, folder=tmp_path), tmp_path, [])
+        token_records.token_records(cfg, tmp_path, tmp_path, [])
     assert len(set(seen)) == 2 and not list(tmp_path.glob("measured*"))
 
 

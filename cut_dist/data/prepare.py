@@ -20,7 +20,7 @@ from cut_dist.data.examples import Example, Prepared, content_hash
 from cut_dist.data.objectives import NO_REFINEMENT, OBJECTIVES, is_measured_apart
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.templates import Tokenizer
-from cut_dist.data.triplets import BadRowsError, DataError, Reject, Triplet, reject_table
+from cut_dist.data.triplets import BadRowsError, DataError, NoRowsLeft, Reject, Triplet, reject_table
 from cut_dist.wording import counted
 
 __all__ = ["Example", "Prepared", "prepare"]
@@ -139,7 +139,7 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
     }
     if not train:
         why = f"{_counts_line(counts)}\n{reject_table(rejects + overlong)}"
-        raise DataError(f"{cfg.path}: no row is left to train on: {why}")
+        raise NoRowsLeft(f"{cfg.path}: no row is left to train on: {why}")
     if objective == "judge":  # verdicts have chosen and counted the rows; all are learned alike
         train, heldout = ([replace(e, is_negative=False) for e in part] for part in (train, heldout))
     hashed = content_hash(train, heldout, heldout_own)

@@ -93,6 +93,10 @@ class DataError(UserError, ValueError):
     """Data that cannot be used as a whole; the message names the file and the remedy."""
 
 
+class NoRowsLeft(DataError):
+    """A file that can be read but has no row of the kind that is asked for."""
+
+
 class BadRowsError(DataError):
     """Rows that are not valid triplets, under `data.on_bad_row=error`.
 

@@ -18,7 +18,7 @@ from cut_dist.data.formats import FORMATS
 from cut_dist.data.objectives import NO_REFINEMENT
 from cut_dist.data.readers import read_triplets
 from cut_dist.data.templates import REFINE_TASK
-from cut_dist.data.triplets import BadRowsError, DataError, RowError, Triplet, make_triplet
+from cut_dist.data.triplets import BadRowsError, NoRowsLeft, RowError, Triplet, make_triplet
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.generating import generate_stage
 from cut_dist.online.ranks import Ranks
@@ -55,7 +55,7 @@ def refine_stage(cfg: OnlineConfig, source: Path, output: Path) -> int:
         The exit status of this rank.
 
     Raises:
-        BadRowsError, DataError: `source` holds no triplets, or none of Align-N.
+        BadRowsError, NoRowsLeft: `source` holds no triplets, or none of Align-N.
         StageError, RecordError: the stage can't be continued; see `generate_stage` for what else.
     """
     samples = cfg.generator.samples
@@ -82,7 +82,7 @@ def _read(source: Path) -> list[Triplet]:
     if rejects:
         raise BadRowsError(rejects, len(triplets) + len(rejects), "Correct these rows, or take them out.")
     if not any(triplet.is_negative for triplet in triplets):
-        raise DataError(f"{source} has no row with a negative judgment: there is nothing to refine")
+        raise NoRowsLeft(f"{source} has no row with a negative judgment: there is nothing to refine")
     return triplets
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Numbers = dict[str, Any]
 TUNING_SEED = 1000  # no result comes from this laboratory
+REAL = "real"  # folder in a study's with the settings of the real model, which are claimed apart
 FAILED = "failed"  # the key under which a cell that can't be measured says why
 MACHINE = "machine"  # the key under which each says what it was measured on
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
-from cut_dist.config import ModelConfig
-from cut_dist.data.prepare import prepare
-from cut_dist.evaluate import TokenRecord
-from cut_dist.model.load import load_tokenizer
-from cut_dist.preview.measure import measure
-from cut_dist.study.rows import data_config, write_rows
+from cut_dist.study.token_records import token_records
 from cut_dist.study.world import wrong_tokens
 
 if TYPE_CHECKING:
@@ -34,7 +27,7 @@ def detection_curves(lab: Lab, model: Path, samples: Sequence[Sample]) -> dict[s
         wrong and right tokens.
     """
     truth = {s.id: np.array(wrong_tokens(s.response, s.item.answer)) for s in samples if not s.right}
-    records = [r for r in measure_rows(lab, model, lab.judged(samples)) if r.is_negative]
+    records = [r for r in token_records(lab.cfg, lab.folder, model, lab.judged(samples)) if r.is_negative]
     wrong = np.concatenate([truth[r.id] for r in records])
     logp, authentic, fake = (
         np.concatenate([getattr(r, name) for r in records]) for name in ("logp", "logp_authentic", "logp_fake")
@@ -60,17 +53,3 @@ def quality(wrong: np.ndarray, marked: np.ndarray) -> dict[str, float]:
     recall = hits / int(wrong.sum())
     f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
     return {"precision": precision, "recall": recall, "f1": f1, "share": float(marked.mean())}
-
-
-def measure_rows(lab: Lab, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[TokenRecord]:
-    """Probabilities of each response token in all contexts."""
-    path = lab.folder / f"measured-{uuid4().hex}.jsonl"  # other processes measure in this laboratory at the same time
-    write_rows(path, rows)
-    cfg = replace(
-        lab.cfg, model=ModelConfig(name_or_path=str(model), checkpointing="none"), data=data_config(path, lab.folder),
-        objective=replace(lab.cfg.objective, name="cut", contrast="fake"),
-    )  # fmt: skip
-    tokenizer = load_tokenizer(cfg.model)
-    data = prepare(cfg.data, tokenizer, seed=0, fake_judgment=cfg.objective.fake_judgment)
-    path.unlink()
-    return [measured.record for measured in measure(cfg, data.train)]

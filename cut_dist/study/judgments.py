@@ -57,9 +57,9 @@ _NAMED = 4  # mistakes that one judgment names at most
 def judge(rng: random.Random, response: Symbols, answer: Symbols, quality: Quality = "precise") -> str | None:
     """A judgment of `response`, None where it is right.
 
-    `precise` names place, wrong and right symbol of each mistake (of a few, the place only); `position` only where;
-    `vague` only that there is one. `wrong` speaks as precisely of places and symbols that are not the mistakes.
-    Of an answer of another length all but `vague` name the length. `random`: the caller hands judgments of that
+    `precise` names place, wrong and right symbol of the first four mistakes; `position` only where; `vague` only that
+    there is one. `wrong` speaks as precisely of places and symbols that are not the mistakes. Of an answer of another
+    length all but `vague` name the length, `wrong` too. `random`: the caller hands judgments of that
     quality around among responses, so here it is as precise as `precise`.
     """
     if response == answer:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,8 @@ from cut_dist.model.load import load_tokenizer
 from cut_dist.online.ranks import Ranks as GeneratorRanks
 from cut_dist.study import judgments
 from cut_dist.study.corpus import corpus, refine_request, row
-from cut_dist.study.detection import measure_rows
 from cut_dist.study.rows import TEMPLATE, data_config, write_rows
+from cut_dist.study.token_records import token_records
 from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import JUDGED, OTHERS, Item, Symbols, draw
 
@@ -106,8 +105,8 @@ class Lab:
         said = [judgments.judge(rng, s.response, s.item.answer, q) for s, q in zip(samples, qualities)]
         if quality == "random":  # a judgment of another wrong answer
             negative = [j for j in said if j is not None]
-            negative = [*negative[1:], *negative[:1]]
-            said = [None if j is None else negative.pop() for j in said]
+            others = iter([*negative[1:], *negative[:1]])
+            said = [None if j is None else next(others) for j in said]
         return [row(s.id, s.item, s.response, j) for s, j in zip(samples, said) if s.response]
 
     def refined(self, model: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict]:
@@ -138,10 +137,6 @@ class Lab:
             train=train, run=run, seed=self.seed,
         )  # fmt: skip
         return self._trainer.run(cfg)
-
-    def discard(self, name: str) -> None:
-        """Remove a trained model and its run, which the cell's numbers outlive."""
-        shutil.rmtree(self.folder / name)
 
     def measure(self, model: Path, which: str = "heldout") -> dict[str, Any]:
         """How well a model does on held-out instructions, and what of the rest is left.
@@ -177,7 +172,8 @@ class Lab:
 
     def _perplexity(self, model: Path, items: Sequence[Item]) -> float:
         """Of the right answers, over their tokens."""
-        records = measure_rows(self, model, [row(str(i), item, item.answer, None) for i, item in enumerate(items)])
+        rows = [row(str(i), item, item.answer, None) for i, item in enumerate(items)]
+        records = token_records(self.cfg, self.folder, model, rows)
         return math.exp(-float(np.concatenate([r.logp for r in records]).mean()))
 
     # ---- helpers -----------------------------------------------------------------------------------------------------

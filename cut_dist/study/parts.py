@@ -27,6 +27,7 @@ from cut_dist.study.judgments import QUALITIES
 from cut_dist.study.lab import Lab
 from cut_dist.study.real_cells import real_cells
 from cut_dist.study.rows import write_rows
+from cut_dist.study.trainer import TrainingFailed, discard
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig, StudyKeys
@@ -141,7 +142,7 @@ def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.json
     run = name.replace("/", "_")
     model = lab.train(run, lab.base, lab.folder / triplets, recipe.objective, recipe.train, recipe.data)
     numbers = lab.measure(model, which)
-    lab.discard(run)
+    discard(lab.folder / run)
     return {"recipe": {key: dict(own) for key, own in vars(recipe).items()}, **numbers}
 
 
@@ -161,6 +162,9 @@ def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
     """The candidate of `method` with the best greedy accuracy on the tuning laboratory; of equals the first.
 
     Over all families alike, the never judged ones too: what ruins these is not to be chosen.
+
+    Raises:
+        TrainingFailed: none of its candidates could be measured.
     """
 
     def score(name: str) -> float:
@@ -168,7 +172,10 @@ def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
         return sum(families.values()) / len(families) if families else -1.0
 
     candidates = _candidates(study, method)
-    return candidates[max(candidates, key=score)]
+    best = max(candidates, key=score)
+    if score(best) < 0:
+        raise TrainingFailed(f"none of the candidates of {method} could be measured, so it has no settings")
+    return candidates[best]
 
 
 def _candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:

@@ -34,7 +34,7 @@ from cut_dist.online.judging import run_judging
 from cut_dist.online.records import Instruction, read_records
 from cut_dist.online.refining import RefinedRow, refine_stage
 from cut_dist.online.triplets import make_triplets
-from cut_dist.study.detection import measure_rows
+from cut_dist.study.token_records import token_records
 from cut_dist.verifiable import judge
 
 if TYPE_CHECKING:
@@ -109,10 +109,6 @@ class RealLab:
         )  # fmt: skip
         return self._trainer.run(cfg)
 
-    def discard(self, name: str) -> None:
-        """Remove a trained model and its run, which the cell's numbers outlive."""
-        shutil.rmtree(self.folder / name)
-
     def measure(self, model: str | Path, name: str, which: int = HELDOUT) -> dict[str, float]:
         """How many instructions the greedy answers follow, and what of the rest is left.
 
@@ -143,7 +139,7 @@ class RealLab:
             for each in triplets
             if not each.is_negative
         ]
-        records = measure_rows(self, model, rows)
+        records = token_records(self.cfg, self.folder, model, rows)
         return math.exp(-float(np.concatenate([record.logp for record in records]).mean()))
 
     def _model(self, model: str | Path) -> ModelConfig:

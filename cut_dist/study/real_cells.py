@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from cut_dist.online.instructions import HELDOUT
 from cut_dist.study.cells import TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.real import RealLab
+from cut_dist.study.trainer import TrainingFailed, discard
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyKeys
@@ -79,7 +80,7 @@ def _round(lab: RealLab, results: Results, *, number: int) -> Numbers:
     numbers = {**lab.measure(model, _cut_run(number)), "right": sampled["right"]}
     if number == lab.cfg.study.real.rounds:
         for each in range(number, 0, -1):
-            lab.discard(_cut_run(each))
+            discard(lab.folder / _cut_run(each))
     return {"recipe": _recipe(lab, "cut", lr), **numbers}
 
 
@@ -89,13 +90,21 @@ def _trained(lab: RealLab, run: str, method: str, lr: float, *, which: int = HEL
     model = lab.train(run, lab.base, triplets, _objective(lab, method), lr)
     numbers = lab.measure(model, run, which)
     if not keep:
-        lab.discard(run)
+        discard(lab.folder / run)
     return {"recipe": _recipe(lab, method, lr), **numbers}
 
 
 def tuned_lr(study: StudyKeys, results: Results, method: str) -> float:
-    """The learning rate with the best strict accuracy at tuning; of equals the first."""
-    return max(study.real.lrs, key=lambda lr: results[_name(TUNING_SEED, _candidate(method, lr))].get("strict", -1.0))
+    """The learning rate with the best strict accuracy at tuning; of equals the first.
+
+    Raises:
+        TrainingFailed: none could be measured.
+    """
+    tried = {lr: results[_name(TUNING_SEED, _candidate(method, lr))].get("strict", -1.0) for lr in study.real.lrs}
+    best = max(tried, key=tried.get)
+    if tried[best] < 0:
+        raise TrainingFailed(f"no learning rate of {method} could be measured, so it has none")
+    return best
 
 
 def _objective(lab: RealLab, method: str) -> dict[str, Any]:

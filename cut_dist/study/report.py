@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cut_dist import charts, durable
 from cut_dist.lineage import redact
+from cut_dist.run_folder import IDENTITY_FILE
 from cut_dist.study import page
-from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
+from cut_dist.study.cells import FAILED, MACHINE, REAL, TUNING_SEED, Cell, Results
+from cut_dist.study.config import RealKeys
+from cut_dist.study.sections import sections
 from cut_dist.study.statistics import Interval, interval
 
 if TYPE_CHECKING:
@@ -32,29 +35,26 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     folder = Path(cfg.study.results or Path(cfg.study.root) / "results")
     folder.mkdir(parents=True, exist_ok=True)
     done = dict(results)
-    tables = gather(done)
+    tables, settings = gather(done), _settings(Path(cfg.study.root))
+    real = RealKeys(**settings[REAL]["study"]["real"]) if REAL in settings else cfg.study.real
     numbers = {
         "machines": _machines(done),
-        "study": dataclasses.asdict(cfg.study),
-        "objective": dataclasses.asdict(cfg.objective), "train": dataclasses.asdict(cfg.train),
+        "settings": settings,
         "command": redact(sys.argv),
         "parts": {
             part: {what: {k: dataclasses.asdict(v) for k, v in row.items()} for what, row in table.items()}
             for part, table in tables.items()
         },
-        "tuned": {
-            name.split("/")[-1]: recipe for name, cell in done.items()
-            if name.startswith("methods/") and (recipe := cell.get("recipe"))
-        },
+        "tuned": _tuned(done),
         "failed": {name: cell[FAILED] for name, cell in done.items() if FAILED in cell},
         "missing": [cell.name for cell in cells if cell.name not in done],
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
-    sections = page.sections(tables, cfg.study.real)
-    figures = page.figures(sections) if charts.available() else {}
+    found = sections(tables, real)
+    figures = page.figures(found) if charts.available() else {}
     for name, svg in figures.items():
         durable.replace_file(folder / f"{name}.svg", page.standalone(svg).encode())
-    durable.replace_file(folder / "report.html", page.render(cfg, sections, figures, numbers).encode())
+    durable.replace_file(folder / "report.html", page.render(found, figures, numbers).encode())
     return folder
 
 
@@ -75,6 +75,22 @@ def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
         part: {what: {m: interval([*of.values()], [*of]) for m, of in row.items()} for what, row in table.items()}
         for part, table in found.items()
     }
+
+
+def _settings(root: Path) -> dict[str, Any]:
+    """What the cells were made with, as their folder says: the command at hand may run other parts with other keys."""
+    claims = {"laboratory": root / IDENTITY_FILE, REAL: root / REAL / IDENTITY_FILE}
+    return {what: json.loads(path.read_text()) for what, path in claims.items() if path.exists()}
+
+
+def _tuned(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings of each method, the real model's methods by name of the part too."""
+    found = {}
+    for name, cell in cells.items():
+        part, seed, *what = name.split("/")
+        if part in ("methods", "smollm2") and seed != str(TUNING_SEED) and "recipe" in cell:
+            found[" ".join(what if part == "methods" else [part, *what])] = cell["recipe"]
+    return found
 
 
 def _machines(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -27,12 +27,12 @@ from filelock import FileLock, Timeout
 
 from cut_dist.benchmark.machine import describe
 from cut_dist.config import ConfigError
-from cut_dist.data.triplets import DataError
+from cut_dist.data.triplets import NoRowsLeft
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
-from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Numbers, Results
+from cut_dist.study.cells import FAILED, MACHINE, REAL, Cell, Numbers, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.parts import study_cells
 from cut_dist.study.real import RealLab
@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S, _SAY_S = 1.0, 30.0
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
-OUTCOMES = (TrainingFailed, DataError, ModelOutputError)  # a training that comes to nothing is a result, a defect not
-DESIGN = 2  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
+OUTCOMES = (TrainingFailed, NoRowsLeft, ModelOutputError)  # a training that comes to nothing is a result, a defect not
+DESIGN = 3  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
@@ -64,7 +64,10 @@ def run_study(cfg: StudyConfig) -> int:
     left = _left(cells, results)
     if any(cell.laboratory is RealLab for cell in left):
         _require_model(cfg)
-    _claim(cfg, cells)
+    root = Path(cfg.study.root)
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / "claim.lock"):  # machines that share the folder come here together
+        _claim(cfg, cells)
     if left:
         stop = StopSignal(interrupt=True)
         threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
@@ -85,7 +88,7 @@ def run_study(cfg: StudyConfig) -> int:
     if left:
         text = "%d of %d cells could not be made; the lines above say why. The same command goes on"
         log.error(text, len(left), len(cells))
-    with FileLock(Path(cfg.study.root) / "report.lock"):  # machines that share the folder come here together
+    with FileLock(root / "report.lock"):
         log.info("report of what is done written to %s", write_report(cfg, cells, results))
     return 1 if left else 0
 
@@ -112,7 +115,7 @@ def _claim(cfg: StudyConfig, cells: Sequence[Cell]) -> None:
     if any(cell.laboratory is not RealLab for cell in cells):
         claims.append((root, {"study": study, **shared}))
     if any(cell.laboratory is RealLab for cell in cells):
-        claims.append((root / "real", {"study": {"real": real}, "train": shared["train"]}))
+        claims.append((root / REAL, {"study": {"real": real}, "train": shared["train"]}))
     for folder, identity in claims:
         folder.mkdir(parents=True, exist_ok=True)
         check_same_config(folder, identity, "choose another study.root")
@@ -166,9 +169,9 @@ def _machine() -> dict[str, Any]:
     return {key: value for key, value in described.items() if key != "load_before"}
 
 
-def _lost(cell: Cell, results: Results) -> Numbers | None:
-    """Why a cell can't be made whose base model, samples or rounds failed; a candidate of the tuning may."""
-    failed = [need for need in cell.needs if FAILED in results[need] and f"/{TUNING_SEED}/" not in need]
+def _without_its_needs(cell: Cell, results: Results) -> Numbers | None:
+    """Why a cell can't be made whose base model, samples or rounds failed; candidates, named by their rate, may."""
+    failed = [need for need in cell.needs if FAILED in results[need] and "-lr" not in need]
     return {FAILED: f"it needs {failed[0]}, which failed"} if failed else None
 
 
@@ -183,7 +186,7 @@ def _take(cfg: StudyConfig, cell: Cell, results: Results, trainer: Trainer) -> b
             began = time.monotonic()
             lab = cell.laboratory(cfg, cell.seed, Path(cfg.study.root) / "labs", trainer)
             try:
-                numbers = _lost(cell, results) or cell.measure(lab, results)
+                numbers = _without_its_needs(cell, results) or cell.measure(lab, results)
             except OUTCOMES as error:
                 numbers = {FAILED: str(error)}
             results.write(cell.name, {**numbers, MACHINE: _machine()})

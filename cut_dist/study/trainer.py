@@ -11,6 +11,8 @@ from cut_dist.config import Config, run_dir
 from cut_dist.engine.launch import start_process, stop_process
 from cut_dist.model.load import load_tokenizer
 from cut_dist.process import StopSignal, remove_shared_buffers
+from cut_dist.run_folder import RunFolderError
+from cut_dist.run_start import METRICS
 from cut_dist.train import train_with
 from cut_dist.wording import UserError
 
@@ -39,10 +41,10 @@ class Trainer:
     """A process group of this process alone, in which one model after the other is trained; a context manager."""
 
     def __init__(self, timeout_minutes: float = 30.0) -> None:
-        self._stop = StopAtOnce()
         self._timeout_minutes = timeout_minutes
 
     def __enter__(self) -> Trainer:
+        self._stop = StopAtOnce()
         self._ranks = start_process(self._timeout_minutes)
         return self
 
@@ -58,6 +60,8 @@ class Trainer:
 
         Raises:
             TrainingFailed: its loss was not finite.
+            RunFolderError: it could not begin; the log says why.
+            Stopped: it was asked to stop.
         """
         folder = run_dir(cfg)
         if (folder / "model").exists():
@@ -67,6 +71,18 @@ class Trainer:
         tokenizer = load_tokenizer(cfg.model)
         data = prepare_data(cfg, tokenizer)
         status = train_with(cfg, tokenizer, data, self._ranks, self._stop)
+        if status and not (folder / METRICS).exists():
+            raise RunFolderError(f"{folder}: the training was refused; the log says why")
         if status:
             raise TrainingFailed(f"the loss was not finite for {cfg.train.max_bad_steps} steps in a row")
+        if not (folder / "model").exists():
+            raise Stopped  # between two steps, by the file STOP
         return folder / "model"
+
+
+def discard(run: Path) -> None:
+    """Remove a trained model and its run, which a cell's numbers outlive; no half of it is found under its name."""
+    gone = run.with_name(f"{run.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)  # of a removal that was interrupted
+    run.rename(gone)
+    shutil.rmtree(gone)

@@ -1,0 +1,194 @@
+"""The sections of a study's page, one for each part: its text, its table, what the numbers say, its figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cut_dist.study import findings
+from cut_dist.study.findings import Row, Table, percent
+from cut_dist.study.judgments import MIXED, QUALITIES
+from cut_dist.study.page_charts import bars, by_round, over_lambda, weights
+from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
+from cut_dist.study.statistics import Interval
+
+if TYPE_CHECKING:
+    from cut_dist.study.config import RealKeys
+
+Tables = Mapping[str, Table]  # part → what → measure
+
+BASELINES = tuple(name for name in METHODS if name != "cut")
+_SHARES = {  # measure → head of its column
+    "accuracy": "accuracy, greedy", "sampled": "sampled", "habits": "with a habit's trigger", "plain": "without",
+    "others": "families not judged",
+}  # fmt: skip
+_DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
+NAMES = {
+    "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
+    "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "cut_round2": "CUT, two rounds",
+    "l1": "without L1", "l2_align_p": "without L2 of Align-P", "l2_align_n": "without L2 of Align-N",
+    "detection": "without detection", "dynamic_weight": "without dynamic weight",
+    "online": "online rounds", "offline": "one offline training",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part on the page.
+
+    Attributes:
+        title, text: what was done.
+        rows: the part's table with the rows it is compared with; what → measure.
+        columns: measure → head.
+        said: the findings.
+        figures: name of a file → what draws its SVG element.
+    """
+
+    title: str
+    text: str
+    rows: Table
+    columns: Mapping[str, str]
+    said: Sequence[str]
+    figures: Mapping[str, Callable[[], str]] = field(default_factory=dict)
+
+
+TITLES = {  # of all parts that have a section
+    "methods": "Methods side by side (paper, tables 2 and 3)",
+    "ablations": "Ablations (paper, table 4)",
+    "rounds": "Online rounds (paper, table 6)",
+    "detection": "Which tokens are inappropriate (equation 5)",
+    "sizes": "Detection by size of the model",
+    "judgments": "The quality of judgments",
+    "weights": "λ and contrast, γ and α, the ratio of Align-P",
+    "smollm2": "A real model on instructions that programs check",
+}
+
+
+def sections(tables: Tables, real: RealKeys) -> dict[str, Section]:
+    """part → section, of the parts that were measured; `real`: how the real model was."""
+    made = {
+        "methods": _methods, "ablations": _ablations, "rounds": _rounds, "detection": _detection, "sizes": _sizes,
+        "judgments": _judgments, "weights": _weights, "smollm2": partial(_smollm2, real=real),
+    }  # fmt: skip
+    return {part: make(tables) for part, make in made.items() if part in tables}
+
+
+def _methods(tables: Tables) -> Section:
+    rows = _base(tables) | _ordered(tables["methods"], METHODS)
+    return Section(
+        TITLES["methods"],
+        "Each method trains the same base model on the same judged samples of its own, at the learning rate and epochs "
+        "(CUT: λ, ILF-DPO: β) that were best, over all families, on another laboratory. "
+        f"Judgments are {_mixture()}.",
+        rows, _SHARES, [*findings.methods(rows, BASELINES), *_about_samples(tables)],
+        {"methods": lambda: bars(rows, NAMES)},
+    )  # fmt: skip
+
+
+def _ablations(tables: Tables) -> Section:
+    rows = _base(tables) | _cut(tables) | _ordered(tables["ablations"], ABLATIONS)
+    said = findings.ablations(rows, ABLATIONS)
+    text = "CUT as it was tuned, each time without one part of it."
+    return Section(TITLES["ablations"], text, rows, _SHARES, said, {"ablations": lambda: bars(rows, NAMES)})
+
+
+def _rounds(tables: Tables) -> Section:
+    rows = tables["rounds"]
+    return Section(
+        TITLES["rounds"],
+        "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
+        "the base model.",
+        _base(tables) | rows, _SHARES, findings.rounds(rows),
+        {"rounds": lambda: by_round(rows, _base(tables))},
+    )  # fmt: skip
+
+
+def _detection(tables: Tables) -> Section:
+    row = tables["detection"]["detection"]
+    return Section(
+        TITLES["detection"],
+        "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against the "
+        "truly wrong ones.",
+        _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)),
+        {"detection": lambda: over_lambda(row, tuple(LAMBDAS))},
+    )  # fmt: skip
+
+
+def _sizes(tables: Tables) -> Section:
+    sizes = tables["sizes"]
+    rows = {f"{size}, {name}": x for size, row in sizes.items() for name, x in _lambdas(row).items()}
+    said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, tuple(LAMBDAS))]
+    text = "Base models of other sizes, pretrained alike, on their own wrong samples."
+    return Section(TITLES["sizes"], text, rows, _DETECTED, said)
+
+
+def _judgments(tables: Tables) -> Section:
+    rows = _base(tables) | _ordered(tables["judgments"], [f"{m}-{q}" for m in ("cut", "ilf_mle") for q in QUALITIES])
+    said = findings.before_and_after(rows, list(rows)[1:], "accuracy")
+    return Section(
+        TITLES["judgments"],
+        "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes "
+        "that are none, or with a judgment of another response. ILF refines by the same judgments.",
+        rows, _SHARES, said, {"judgments": lambda: bars(rows, NAMES)},
+    )  # fmt: skip
+
+
+def _weights(tables: Tables) -> Section:
+    part = tables["weights"]
+    rows = _base(tables) | _cut(tables) | dict(part)
+    text = "CUT as it was tuned, with one or two keys set otherwise."
+    return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
+
+
+def _smollm2(tables: Tables, real: RealKeys) -> Section:
+    methods = ("sft", "ilf_dpo", "cut", *(f"cut_round{number}" for number in range(2, real.rounds + 1)))
+    rows = _ordered(tables["smollm2"], ("base", *methods))
+    return Section(
+        TITLES["smollm2"],
+        f"{Path(real.model).name}: greedy answers to {real.heldout} held-out instructions a seed. Each method trains "
+        f"on the same {real.instructions} judged answers of the model, {real.steps} steps of {real.global_batch_size}; "
+        "each further round of CUT on as many answers of the model that the last one left.",
+        rows, {"strict": "strict", "loose": "loose"}, findings.before_and_after(rows, methods, "strict"),
+        {"smollm2": lambda: bars(rows, NAMES, "strict", "instructions followed, strict, %")},
+    )  # fmt: skip
+
+
+# ---- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def _about_samples(tables: Tables) -> list[str]:
+    """What ILF's result hangs on: how many of the base model's refinements are right."""
+    row = tables.get("samples", {}).get("samples", {})
+    if not {"right", "refined_right"} <= set(row):
+        return []
+    right, refined = percent(row["right"]), percent(row["refined_right"])
+    return [f"Of the base model's samples {right} % are right, of its refinements of the others {refined} %."]
+
+
+def _mixture() -> str:
+    """What judgments are like, in words: a share in per cent and a quality, several times."""
+    return ", ".join(f"{100 * share:.0f} % {quality}" for quality, share in MIXED.items())
+
+
+def _ordered(part: Table, names: Sequence[str]) -> dict[str, Row]:
+    return {name: part[name] for name in names if name in part}
+
+
+def _lambdas(row: Row) -> dict[str, dict[str, Interval]]:
+    """One row for each contrast and λ."""
+    return {
+        f"{contrast}, λ = {lam:g}": {m: row[f"{contrast}.{lam:g}.{m}"] for m in ("precision", "recall", "share")}
+        for contrast in LAMBDAS
+        for lam, _ in findings.curve(row, contrast, "f1")
+    }
+
+
+def _base(tables: Tables) -> dict[str, Row]:
+    return _ordered(tables.get("base", {}), ("base",))
+
+
+def _cut(tables: Tables) -> dict[str, Row]:
+    return _ordered(tables.get("methods", {}), ("cut",))
