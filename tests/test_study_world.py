@@ -8,8 +8,10 @@ import re
 import pytest
 from transformers import AutoTokenizer
 
+from cut_dist.config_compose import compose_config
 from cut_dist.data import templates
 from cut_dist.study import judgments, world
+from cut_dist.study.config import StudyConfig
 from cut_dist.study.corpus import HABIT_RATE, corpus, plain_answer
 from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import FAMILIES, JUDGED, LETTERS, OTHERS, draw, slip, wrong_tokens
@@ -132,8 +134,10 @@ def test_right_answers_have_no_judgment_vague_ones_no_place_and_lengths_are_name
 def test_every_row_of_the_corpus_is_known_words_and_comes_back(tmp_path):
     make_tokenizer().save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    fake = compose_config("study", [], StudyConfig).objective.fake_judgment
+    assert fake in judgments.PRAISE
     for row in corpus(0, 500):
-        texts = (row["instruction"], row["judgment"], judgments.FAKE_JUDGMENT)
+        texts = (row["instruction"], row["judgment"], fake)
         prompts = templates.build_prompts(tokenizer, "chat", *texts)
         ids = templates.build_response(tokenizer, row["response"], "chat")
         assert tokenizer.unk_token_id not in [id for prompt in (*prompts.values(), ids) for id in prompt]

@@ -49,7 +49,6 @@ PRAISE = (
     "all symbols are right .",
     "well done , the answer is right .",
 )
-FAKE_JUDGMENT = PRAISE[0]  # objective.fake_judgment of the laboratory
 
 _NAMED = 4  # mistakes that one judgment names at most
 
