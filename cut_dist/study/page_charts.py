@@ -25,11 +25,18 @@ def bars(rows: Table, names: Mapping[str, str], measure: str = "accuracy", xlabe
 
 def over_lambda(row: Row, contrasts: Sequence[str]) -> str:
     """Precision and recall of the inappropriate tokens, a panel for each contrast."""
-    panels = {
-        f"contrast={contrast}": [Line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
-        for contrast in contrasts
-    }
+    panels = {f"contrast={contrast}": _precision_and_recall(row, contrast) for contrast in contrasts}
     return charts.curves(panels, label="Precision and recall over λ", xlabel="λ")
+
+
+def by_size(rows: Table) -> str:
+    """The same for contrast=fake, a panel for each model."""
+    panels = {what: _precision_and_recall(row, "fake") for what, row in rows.items()}
+    return charts.curves(panels, label="Precision and recall over λ by size of the model", xlabel="λ")
+
+
+def _precision_and_recall(row: Row, contrast: str) -> list[Line]:
+    return [Line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
 
 
 def by_round(part: Table, base: Table) -> str:

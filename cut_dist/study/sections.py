@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table, percent
 from cut_dist.study.judgments import MIXED, QUALITIES
-from cut_dist.study.page_charts import bars, by_round, over_lambda, weights
+from cut_dist.study.page_charts import bars, by_round, by_size, over_lambda, weights
 from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
 from cut_dist.study.statistics import Interval
 
@@ -121,8 +121,11 @@ def _sizes(tables: Tables) -> Section:
     sizes = tables["sizes"]
     rows = {f"{size}, {name}": x for size, row in sizes.items() for name, x in _lambdas(row).items()}
     said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, tuple(LAMBDAS))]
-    text = "Base models of other sizes, pretrained alike, on their own wrong samples."
-    return Section(TITLES["sizes"], text, rows, _DETECTED, said)
+    text = "Base models of other sizes, pretrained alike, on their own wrong samples. The figure has contrast=fake."
+    drawn = {f"{size} parameters": row for size, row in sizes.items()}
+    if "detection" in tables:
+        drawn |= {"the laboratory's": tables["detection"]["detection"]}
+    return Section(TITLES["sizes"], text, rows, _DETECTED, said, {"sizes": lambda: by_size(drawn)})
 
 
 def _judgments(tables: Tables) -> Section:
