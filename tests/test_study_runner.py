@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from cut_dist.config import ConfigError
 from cut_dist.config_compose import compose_config
+from cut_dist.data.prepare import prepare
 from cut_dist.data.triplets import DataError, NoRowsLeft
 from cut_dist.run_folder import RunFolderError
 from cut_dist.study import judgments, runner, token_records, trainer
@@ -20,6 +21,8 @@ from cut_dist.study.cells import FAILED, MACHINE, TUNING_SEED, Cell, Results
 from cut_dist.study.config import StudyConfig, StudyKeys
 from cut_dist.study.lab import Lab, Sample
 from cut_dist.study.parts import study_cells
+from cut_dist.study.rows import data_config
+from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.trainer import StopAtOnce, Stopped, Trainer, TrainingFailed, discard
 from cut_dist.study.world import JUDGED
 
@@ -141,6 +144,16 @@ def test_a_file_that_is_gone_is_no_result_and_one_without_a_row_to_train_on_is(c
     assert runner.results_of(cfg)["part/0/what"][FAILED] == "no row is left to train on"
 
 
+@pytest.mark.parametrize("text", ["", '{"instruction": "copy 1", "response": "", "judgment": "this is not right ."}\n'])
+def test_rows_none_of_which_can_be_used_are_a_result(cfg, tmp_path, text):
+    """As a model leaves them that answers nothing."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(text)
+    tokenizer = make_tokenizer()
+    assert take(cfg, lambda *_: prepare(data_config(path, tmp_path), tokenizer, seed=0, fake_judgment="all right ."))
+    assert "rows.jsonl" in runner.results_of(cfg)["part/0/what"][FAILED]
+
+
 @pytest.mark.parametrize(
     ("status", "written", "error"),
     [(1, None, RunFolderError), (1, "metrics.jsonl", TrainingFailed), (0, "metrics.jsonl", Stopped)],
@@ -207,6 +220,9 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
     made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs, lambda *_: None)
     assert runner._take(cfg, made, results, trainer=None) and results["part/0/made"]["accuracy"] == 1.0
     results.write(needs[0], {FAILED: "the loss was not finite"})
+    candidate = replace(made, name="tuning/1000/cut-lr1", needs=(f"samples/{TUNING_SEED}",))
+    results.write(candidate.needs[0], {FAILED: "it needs base/1000, which failed"})
+    assert runner._without_its_needs(candidate, results) == {FAILED: "it needs samples/1000, which failed"}
     lost = replace(made, name="part/0/lost")
     assert runner._take(cfg, lost, results, trainer=None)
     assert results["part/0/lost"][FAILED] == "it needs base/0, which failed"

@@ -71,7 +71,7 @@ def prepare(
 
     Raises:
         BadRowsError: bad rows under on_bad_row=error, or over-long ones under on_overlong=error.
-        DataError: a file or setting cannot be used, or nothing is left to train on.
+        DataError: a file or setting cannot be used; `NoRowsLeft`: no row is left to train on.
     """
     settings = {name: getattr(cfg, name) for name in _SETTINGS}
     settings |= {"columns": dict(cfg.columns or {}), "seed": seed, "fake_judgment": fake_judgment}

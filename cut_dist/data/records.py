@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cut_dist.data.triplets import DataError
+from cut_dist.data.triplets import DataError, NoRowsLeft
 from cut_dist.wording import nearest
 
 _EXCERPT = 400  # bytes or characters; Reject shows fewer
@@ -64,7 +64,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     except (OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not data.strip():
-        raise DataError(f"{path} is empty: it needs at least one row")
+        raise NoRowsLeft(f"{path} is empty: it needs at least one row")
     return data
 
 

@@ -25,6 +25,7 @@ from cut_dist.wording import counted
 
 _HERE = ("127.0.0.1", "localhost")
 _LARGEST_POST = 2**20  # bytes
+_LARGEST_READ = 2**25  # that are read of a larger one, to nothing
 _PATIENCE_S = 60.0  # that a browser waits for its answer to be written down
 _GOODBYE_S = 5.0  # for the last page to reach the browser
 
@@ -150,6 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         length = int(self.headers.get("Content-Length") or 0)
         if length > _LARGEST_POST:
+            self.rfile.read(min(length, _LARGEST_READ))  # who is cut off while sending never reads the answer
             self.send_error(413)
             return
         fields = parse_qs(self.rfile.read(length).decode("utf-8", "replace"), keep_blank_values=True)

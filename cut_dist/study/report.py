@@ -36,7 +36,9 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     folder.mkdir(parents=True, exist_ok=True)
     done = dict(results)
     tables, settings = gather(done), _settings(Path(cfg.study.root))
-    real = RealKeys(**settings[REAL]["study"]["real"]) if REAL in settings else cfg.study.real
+    claimed = settings.get(REAL, {"study": {"real": {}}})["study"]["real"]
+    known = {each.name for each in dataclasses.fields(RealKeys)}  # a folder may be of another version
+    real = dataclasses.replace(cfg.study.real, **{key: value for key, value in claimed.items() if key in known})
     numbers = {
         "machines": _machines(done),
         "settings": settings,

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from cut_dist.benchmark.machine import describe
 from cut_dist.config import ConfigError
-from cut_dist.data.triplets import NoRowsLeft
+from cut_dist.data.triplets import BadRowsError, NoRowsLeft
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 _LOOK_S, _SAY_S = 1.0, 30.0
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
-OUTCOMES = (TrainingFailed, NoRowsLeft, ModelOutputError)  # a training that comes to nothing is a result, a defect not
+# A training that comes to nothing is a result, a defect or what the user can mend is none.
+OUTCOMES = (TrainingFailed, NoRowsLeft, BadRowsError, ModelOutputError)
 DESIGN = 3  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
@@ -156,7 +157,8 @@ def _work(cfg: StudyConfig) -> None:
     logging.getLogger("cut_dist.study").setLevel(logging.INFO)
     cells, results = study_cells(cfg), results_of(cfg)
     with suppress(Stopped), Trainer(cfg.run.timeout_minutes) as trainer:
-        while left := _left(cells, results):
+        _machine()  # of the code that was loaded, whatever is committed while cells are made
+        while (left := _left(cells, results)) and not trainer.stopping:
             due = (cell for cell in left if all(need in results for need in cell.needs))
             if not any(_take(cfg, cell, results, trainer) for cell in due):
                 time.sleep(_LOOK_S)

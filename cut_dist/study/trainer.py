@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,8 @@ from cut_dist.run_start import METRICS
 from cut_dist.train import train_with
 from cut_dist.wording import UserError
 
+log = logging.getLogger(__name__)
+
 
 class Stopped(KeyboardInterrupt):
     """This process was asked to stop; what it was at is begun anew at the next start."""
@@ -28,8 +31,9 @@ class StopAtOnce(StopSignal):
         super().__init__(interrupt=True)
 
     def _on_signal(self, *args: object) -> None:
+        first = not self.signals  # a second one may come while the first is cleaned up
         super()._on_signal(*args)
-        if self.signals == 1:  # a second one may come while this one is cleaned up
+        if first:
             raise Stopped
 
 
@@ -49,8 +53,15 @@ class Trainer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        stop_process()
-        remove_shared_buffers(int(os.environ["MASTER_PORT"]))
+        try:
+            stop_process()
+        finally:
+            remove_shared_buffers(int(os.environ["MASTER_PORT"]))
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to stop; Python may have lost what the signal raised, in a destructor say."""
+        return self._stop.asked
 
     def run(self, cfg: Config) -> Path:
         """Run the training of `cfg`; where it is done, find its model. One that was interrupted begins anew.
@@ -76,7 +87,8 @@ class Trainer:
         if status:
             raise TrainingFailed(f"the loss was not finite for {cfg.train.max_bad_steps} steps in a row")
         if not (folder / "model").exists():
-            raise Stopped  # between two steps, by the file STOP
+            log.info("%s was stopped between two steps", folder)
+            raise Stopped
         return folder / "model"
 
 
