@@ -65,6 +65,12 @@ def launch(
     return kernels()[-1]
 
 
+def columns_of_a_thread(vocabulary: int, dtype: torch.dtype) -> int:
+    """How many neighbouring logits, at most, a thread has of one tile."""
+    tile = cut_loss_triton._launch([vocabulary], dtype)
+    return tile["LANES"] * tile["VEC"] // (32 * tile["num_warps"])
+
+
 def tool(name: str, kernel, *options: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
@@ -81,7 +87,21 @@ def reads_labels_logits_first(ptx: str) -> bool:
     writes = [write.start() for write in re.finditer(r"st\.global\.\S*evict_first", ptx)]
     single = [read.end() for read in re.finditer(r"ld\.global\.\S+", ptx) if "evict" not in read.group()]
     spans = [(read, min(later)) for read in single if (later := [write for write in writes if write > read])]
-    return all("bar.sync" in ptx[read:write] for read, write in spans)
+    return bool(spans) == bool(writes) and all("bar.sync" in ptx[read:write] for read, write in spans)
+
+
+def count_instructions(code: str) -> tuple[int, list[int]]:
+    """Of a disassembled kernel: all, and those of each of its loops in order."""
+    lengths, labels, count = [], {}, 0
+    for label, instruction in re.findall(r"^(?:(\.L_x_\d+):|\s*/\*[0-9a-f]{4,}\*/\s+(.*?);)", code, re.MULTILINE):
+        if label:
+            labels[label] = count
+            continue
+        count += 1
+        target = re.search(r"BRA\S*\s.*?`\((\.L_x_\d+)\)", instruction)
+        if target and target[1] in labels:
+            lengths.append(count - labels[target[1]])
+    return count, [length for length in lengths if length > 1]  # the kernel's end is a jump to itself
 
 
 def describe(kernel, *, disassemble: bool) -> dict:
@@ -93,6 +113,7 @@ def describe(kernel, *, disassemble: bool) -> dict:
     found["rounding"] = sorted(set(re.findall(r"cvt\.(r\w+)\.(?:satfinite\.)?(?:bf16|f16)", kernel.asm["ptx"])))
     if disassemble:
         code = tool("nvdisasm", kernel)
+        found["instructions"], found["loops"] = count_instructions(code)
         found["sass"] = sorted(set(re.findall(r"\b(?:LDG|STG)\.E\.E[FL]\.(\w+)", code)))
         found["spilled"] += len(re.findall(r"\b(?:LDL|STL)\b", code))
     return found
@@ -119,6 +140,7 @@ def main() -> None:
         kernel = launch(dtype, vocabulary, contexts, gradients)
         found.append(
             {"name": f"{dtype} V={vocabulary} {contexts} contexts gradients={gradients}", "vocabulary": vocabulary}
+            | {"columns": columns_of_a_thread(vocabulary, dtype)}
             | describe(kernel, disassemble=(contexts, gradients) == (3, True))
         )
     compiled = len(kernels())

@@ -276,4 +276,5 @@ def test_a_peer_that_breaks_on_import_costs_no_case():
 def test_the_benchmark_needs_no_deepspeed():
     """It measures kernels and steps on machines that have torch and transformers alone."""
     absent = "import sys; sys.modules.update(dict.fromkeys(('deepspeed', 'wandb', 'datasets')))"
-    subprocess.run([sys.executable, "-c", f"{absent}; import cut_dist.benchmark.job"], check=True)
+    modules = "cut_dist.benchmark.config, cut_dist.benchmark.job, cut_dist.cli"
+    subprocess.run([sys.executable, "-c", f"{absent}; import {modules}"], check=True)

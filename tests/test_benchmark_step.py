@@ -103,6 +103,13 @@ def test_every_repetition_draws_other_examples_and_the_same_again():
     assert draws[0] == draws[2] != draws[1] and len(set(draws[0])) == 4
 
 
+def test_triplets_that_are_not_there_are_missed(caplog, tmp_path):
+    """The shipped ones in their place are short, which a GPU's table would not tell."""
+    cfg = configuration(f"step.triplets={tmp_path / 'iter1.json'}")
+    _, described = step_examples(cfg, cfg.model, CPU)
+    assert described["file"] != "iter1.json" and "iter1.json is no file here" in caplog.text
+
+
 def test_too_few_triplets_are_said_so():
     cfg = configuration("step.examples=500")
     with pytest.raises(ConfigError, match="step.examples=500: there are only"):

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cut_dist.kernels import backends
+from cut_dist.kernels import backends, cut_loss_triton
 from cut_dist.kernels.arguments import CutRows, Objective, Rows
 from cut_dist.kernels.backends import select_backend
 from cut_dist.kernels.cut_loss import cut_token_loss, cut_token_loss_reference
@@ -139,7 +139,10 @@ def test_columns_that_lie_apart():
 
 def test_labels_at_the_borders_of_tiles():
     """The label's tile takes its turn apart from the others, wherever it lies."""
-    tile, vocabulary = 8192, 20000
+    vocabulary = 20000
+    launch = cut_loss_triton._launch([vocabulary], torch.bfloat16)
+    tile = launch["LANES"] * launch["VEC"]
+    assert 2 * tile < vocabulary < 3 * tile
     labels = torch.tensor([0, tile - 1, tile, 2 * tile - 1, 2 * tile, vocabulary - 1])
     data = random_rows(len(labels), vocabulary, dtype=torch.bfloat16)
     data |= {"labels": labels, "is_negative": torch.ones(len(labels), dtype=torch.bool)}

@@ -40,6 +40,13 @@ def take(cfg: StudyConfig, measure) -> bool:
     return runner._take(cfg, cell(measure), runner.results_of(cfg), trainer=None)
 
 
+def numbers(cfg: StudyConfig, name: str = "part/0/what") -> dict:
+    """What a cell found, without what every cell says."""
+    found = runner.results_of(cfg)[name]
+    assert found.pop(MACHINE)["packages"]["torch"]
+    return found
+
+
 def fail(error: Exception):
     def measure(*_):
         raise error
@@ -51,8 +58,7 @@ def test_a_cell_is_made_once_and_given_its_laboratory_and_the_results(cfg):
     given = []
     assert take(cfg, lambda lab, results: given.append((lab, type(results))) or {"accuracy": 0.5})
     assert given == [("the laboratory", Results)]
-    made = runner.results_of(cfg)["part/0/what"]
-    assert made.pop(MACHINE)["packages"]["torch"] and made == {"accuracy": 0.5}
+    assert numbers(cfg) == {"accuracy": 0.5}
     assert not take(cfg, fail(AssertionError("made a second time")))
 
 
@@ -70,7 +76,7 @@ def test_a_training_that_came_to_nothing_is_a_result_and_a_defect_is_none(cfg):
         take(cfg, fail(ZeroDivisionError()))
     assert "part/0/what" not in runner.results_of(cfg)
     assert take(cfg, fail(TrainingFailed("the loss was not finite")))
-    assert runner.results_of(cfg)["part/0/what"][FAILED] == "the loss was not finite"
+    assert numbers(cfg) == {FAILED: "the loss was not finite"}
 
 
 def test_a_worker_that_is_asked_to_stop_ends_at_once_and_its_cell_is_begun_anew(cfg):
@@ -141,7 +147,7 @@ def test_a_file_that_is_gone_is_no_result_and_one_without_a_row_to_train_on_is(c
         take(cfg, fail(DataError("triplets.jsonl: no such file")))
     assert "part/0/what" not in runner.results_of(cfg)
     assert take(cfg, fail(NoRowsLeft("no row is left to train on")))
-    assert runner.results_of(cfg)["part/0/what"][FAILED] == "no row is left to train on"
+    assert numbers(cfg) == {FAILED: "no row is left to train on"}
 
 
 @pytest.mark.parametrize("text", ["", '{"instruction": "copy 1", "response": "", "judgment": "this is not right ."}\n'])
@@ -151,7 +157,7 @@ def test_rows_none_of_which_can_be_used_are_a_result(cfg, tmp_path, text):
     path.write_text(text)
     tokenizer = make_tokenizer()
     assert take(cfg, lambda *_: prepare(data_config(path, tmp_path), tokenizer, seed=0, fake_judgment="all right ."))
-    assert "rows.jsonl" in runner.results_of(cfg)["part/0/what"][FAILED]
+    assert "rows.jsonl" in numbers(cfg)[FAILED]
 
 
 @pytest.mark.parametrize(
@@ -218,14 +224,14 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
     results.write(needs[1], {FAILED: "the loss was not finite"})
     results.write(needs[0], {"accuracy": 0.5})
     made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs, lambda *_: None)
-    assert runner._take(cfg, made, results, trainer=None) and results["part/0/made"]["accuracy"] == 1.0
+    assert runner._take(cfg, made, results, trainer=None) and numbers(cfg, "part/0/made") == {"accuracy": 1.0}
     results.write(needs[0], {FAILED: "the loss was not finite"})
     candidate = replace(made, name="tuning/1000/cut-lr1", needs=(f"samples/{TUNING_SEED}",))
     results.write(candidate.needs[0], {FAILED: "it needs base/1000, which failed"})
     assert runner._without_its_needs(candidate, results) == {FAILED: "it needs samples/1000, which failed"}
     lost = replace(made, name="part/0/lost")
     assert runner._take(cfg, lost, results, trainer=None)
-    assert results["part/0/lost"][FAILED] == "it needs base/0, which failed"
+    assert numbers(cfg, "part/0/lost") == {FAILED: "it needs base/0, which failed"}
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,12 @@ def _varlen(query, key, value, segments: Segments, scaling: float, window: int |
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     cu, longest = segments.cu_seqlens, max(segments.lengths)
     left = -1 if window is None else window - 1
-    grouped = {"enable_gqa": True} if k.shape[1] != q.shape[1] else {}
-    if grouped and "enable_gqa" not in _varlen_parameters():
+    options = {"scale": scaling, "window_size": (left, 0)}
+    if "enable_gqa" in _varlen_parameters():
+        options["enable_gqa"] = k.shape[1] != q.shape[1]
+    else:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        grouped = {}
-    out = varlen_attn(q, k, v, cu, cu, longest, longest, scale=scaling, window_size=(left, 0), **grouped)
+    out = varlen_attn(q, k, v, cu, cu, longest, longest, **options)
     return out[None]
 
 

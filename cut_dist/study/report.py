@@ -17,6 +17,7 @@ from cut_dist.run_folder import IDENTITY_FILE
 from cut_dist.study import page
 from cut_dist.study.cells import FAILED, MACHINE, REAL, TUNING_SEED, Cell, Results
 from cut_dist.study.config import RealKeys
+from cut_dist.study.real_cells import PART
 from cut_dist.study.sections import sections
 from cut_dist.study.statistics import Interval, interval
 
@@ -36,7 +37,7 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
     folder.mkdir(parents=True, exist_ok=True)
     done = dict(results)
     tables, settings = gather(done), _settings(Path(cfg.study.root))
-    claimed = settings.get(REAL, {"study": {"real": {}}})["study"]["real"]
+    claimed = settings[REAL]["study"]["real"] if REAL in settings else {}
     known = {each.name for each in dataclasses.fields(RealKeys)}  # a folder may be of another version
     real = dataclasses.replace(cfg.study.real, **{key: value for key, value in claimed.items() if key in known})
     numbers = {
@@ -47,7 +48,7 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
             part: {what: {k: dataclasses.asdict(v) for k, v in row.items()} for what, row in table.items()}
             for part, table in tables.items()
         },
-        "tuned": _tuned(done),
+        "tuned": _recipes(done),
         "failed": {name: cell[FAILED] for name, cell in done.items() if FAILED in cell},
         "missing": [cell.name for cell in cells if cell.name not in done],
     }  # fmt: skip
@@ -85,12 +86,12 @@ def _settings(root: Path) -> dict[str, Any]:
     return {what: json.loads(path.read_text()) for what, path in claims.items() if path.exists()}
 
 
-def _tuned(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _recipes(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings of each method, the real model's methods by name of the part too."""
     found = {}
     for name, cell in cells.items():
         part, seed, *what = name.split("/")
-        if part in ("methods", "smollm2") and seed != str(TUNING_SEED) and "recipe" in cell:
+        if part in ("methods", PART) and seed != str(TUNING_SEED) and "recipe" in cell:
             found[" ".join(what if part == "methods" else [part, *what])] = cell["recipe"]
     return found
 
