@@ -10,6 +10,8 @@ Memory beyond inputs and the gradients of hidden states, b the bytes of an eleme
 
     4·V·D (dW in float32)  +  b·k·n·V (a chunk's logits)  +  b·(k + min(k, 2))·n·D (its hidden states, their gradients)
 
+with V rounded up to a multiple of 16 in the logits,
+
 and b·4096·D more on a CPU with half-precision weights, for a part of Gᵀ·X.
 
 Shapes: R rows (response tokens), of which the first R_neg are of Align-N examples; D hidden size; V
@@ -18,6 +20,7 @@ vocabulary; n rows of a chunk.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -46,6 +49,9 @@ _CHUNK_BYTES_CPU = 128 * 2**20
 # products run at full speed (by their size; not yet timed).
 _FREE_SHARE = 0.25
 _MAX_CHUNK_ROWS = 2048
+# A chunk's logits have −∞ as further tokens up to a multiple of so many columns. Then every row begins where the kernel
+# can load 16 bytes at once, whatever the vocabulary, such as 32001.
+_COLUMNS = 16
 # Rows at once where a CPU adds a product of half precision to a float32 total.
 _ROWS_ADDED = 4096
 
@@ -105,7 +111,7 @@ def fused_linear_cut(
     compute = partial(select_backend(backend, hidden), objective=objective)
     sources = (hidden, hidden_authentic if authentic_loss else None, weight)
     dtypes = (hidden.dtype, hidden.dtype, torch.promote_types(weight.dtype, torch.float32))
-    gradients = _Gradients(*map(_zeros_if_due, sources, dtypes), 2 if authentic_loss else 1)
+    gradients = _Gradients(*map(_empty_if_due, sources, dtypes), 2 if authentic_loss else 1)
     with torch.no_grad(), _autocast_off(weight.device.type):
         contexts = [x for x in (hidden, hidden_authentic, hidden_fake) if x is not None]
         chunks = _cut_chunks(compute, contexts, weight, labels, token_weight, gradients, chunk_rows)
@@ -116,8 +122,8 @@ def fused_linear_cut(
 
 
 class _Gradients(NamedTuple):
-    """Where chunks leave their gradients, None where none is due; and of how many contexts, the first ones, a loss is
-    taken."""
+    """Where chunks leave their gradients, which come uninitialized, None where none is due; and of how many contexts,
+    the first ones, a loss is taken."""
 
     hidden: Tensor | None
     authentic: Tensor | None
@@ -140,7 +146,7 @@ def _cut_chunks(
     gradients: _Gradients,
     chunk_rows: int | None,
 ) -> Iterator[CutRows]:
-    """Losses of one chunk after the other, whose gradients are added to `gradients`."""
+    """Losses of one chunk after the other, whose gradients go to `gradients`."""
     vocabulary = weight.shape[0]
     rows_negative = len(contexts[1]) if len(contexts) > 1 else 0
     chunk_rows = chunk_rows or _rows_of_a_chunk(weight, len(contexts))
@@ -148,26 +154,29 @@ def _cut_chunks(
         (rows, contexts if rows.stop <= rows_negative else contexts[:1])
         for rows in _chunk_slices(rows_negative, len(labels), chunk_rows)
     ]
-    buffer = weight.new_empty(max((rows.stop - rows.start) * len(of) for rows, of in chunks), vocabulary)
-    for rows, of in chunks:
+    columns = -(-vocabulary // _COLUMNS) * _COLUMNS
+    buffer = weight.new_empty(max((rows.stop - rows.start) * len(of) for rows, of in chunks), columns)
+    for i, (rows, of) in enumerate(chunks):
         hidden = torch.cat([context[rows] for context in of])
-        logits = torch.mm(hidden, weight.T, out=buffer[: len(hidden)])
-        by_context = logits.view(len(of), rows.stop - rows.start, vocabulary)
+        logits = buffer[: len(hidden)]
+        torch.mm(hidden, weight.T, out=logits[:, :vocabulary])
+        logits[:, vocabulary:] = -math.inf  # again: the last chunk left its gradients there
+        by_context = logits.view(len(of), rows.stop - rows.start, columns)
         due = by_context[: gradients.contexts()]
         part = Rows(*_three(by_context), labels[rows], None, None if token_weight is None else token_weight[rows])
         yield compute(part, grad=_three(due)[0], grad_authentic=_three(due)[1])
-        _spend(due.flatten(0, 1), hidden, weight, rows, gradients)
+        _spend(due.flatten(0, 1)[:, :vocabulary], hidden, weight, rows, gradients, is_first=i == 0)
 
 
 def _three(tensors: Tensor) -> list[Tensor | None]:
     return [*tensors, None, None, None][:3]
 
 
-def _spend(grad_logits: Tensor, hidden: Tensor, weight: Tensor, rows: slice, gradients: _Gradients) -> None:
+def _spend(
+    grad_logits: Tensor, hidden: Tensor, weight: Tensor, rows: slice, gradients: _Gradients, *, is_first: bool
+) -> None:
     """Carries a chunk's logit gradients, those of one context above the other's, on to its rows of hidden states and
     to the weight."""
-    if len(grad_logits) == 0:
-        return
     wanted = (gradients.hidden, gradients.authentic)
     if any(gradient is not None for gradient in wanted):
         parts = torch.mm(grad_logits, weight).split(rows.stop - rows.start)
@@ -175,18 +184,18 @@ def _spend(grad_logits: Tensor, hidden: Tensor, weight: Tensor, rows: slice, gra
             if gradient is not None:
                 gradient[rows] = part
     if gradients.weight is not None:
-        _add_product(gradients.weight, grad_logits.T, hidden[: len(grad_logits)])
+        _add_product(gradients.weight, grad_logits.T, hidden[: len(grad_logits)], beta=0 if is_first else 1)
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a·b in the precision of `total`, with nothing of its size beside it."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor, beta: int) -> None:
+    """total = beta·total + a·b in the precision of `total`, with nothing of its size beside it; with 0 unread."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, beta=beta)
     elif total.is_cuda:
-        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+        torch.addmm(total, a, b, out_dtype=total.dtype, beta=beta, out=total)
     else:  # a CPU has no such product
         for part, rows in zip(total.split(_ROWS_ADDED), a.split(_ROWS_ADDED)):
-            part.add_(rows @ b)
+            torch.add(rows @ b, part if beta else 0, out=part)
 
 
 def _rows_of_a_chunk(weight: Tensor, num_contexts: int) -> int:
@@ -210,10 +219,10 @@ def _autocast_off(device_type: str) -> AbstractContextManager:
     return torch.autocast(device_type, enabled=False)
 
 
-def _zeros_if_due(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def _empty_if_due(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if not gradient_due(tensor):
         return None
-    return torch.zeros_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
+    return torch.empty_like(tensor, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def _chunk_slices(rows_negative: int, rows_total: int, chunk_rows: int) -> Iterator[slice]:

@@ -41,7 +41,8 @@ def real_cells(study: StudyKeys) -> Iterator[Cell]:
         for method in METHODS:
             tried = (_name(TUNING_SEED, _candidate(method, lr)) for lr in study.real.lrs)
             yield _cell(seed, method, partial(_method, method=method), _name(seed, "samples"), *tried)
-        for number in range(2, study.real.rounds + 1):
+    for number in range(2, study.real.rounds + 1):  # last, so that the comparison is whole before them
+        for seed in range(study.seeds):
             measure = partial(_round, number=number)
             yield _cell(seed, _cut_run(number), measure, _name(seed, _cut_run(number - 1)))
 
