@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from cut_dist.preview.tokens import printable
@@ -36,10 +37,11 @@ _PANELS_A_ROW = 4
 
 @dataclass(frozen=True)
 class Line:
-    """A named curve, (x, y) each; y that is not finite leaves a gap."""
+    """A named curve, (x, y) each; y that is not finite leaves a gap. `band`: the interval of each y, drawn behind."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,15 @@ def curves(panels: Mapping[str, Sequence[Line]], *, label: str, xlabel: str) -> 
     with _figure(_WIDTH, 3.0 + 0.22 * legend_rows) as figure:
         for axes, (title, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
             for line in sorted(lines, key=lambda line: -coloured.get(line.name, MOST)):  # the first one on top
-                axes.plot(*_xy(line), **_style(coloured.get(line.name)))
+                style = _style(coloured.get(line.name))
+                axes.plot(*_xy(line), **style)
+                if line.band:
+                    low, high = zip(*line.band)
+                    axes.fill_between(_xy(line)[0], low, high, color=style["color"], alpha=0.15, linewidth=0)
             axes.set(title=title, xlabel=xlabel)
             axes.xaxis.get_major_locator().set_params(integer=True)  # steps and rounds
-            _limit(axes, [_xy(line)[1] for line in lines if line.name in coloured], lines)
+            shown_lines = [line for line in lines if line.name in coloured]
+            _limit(axes, [[*_xy(line)[1], *chain(*line.band)] for line in shown_lines], lines)
             axes.grid(alpha=0.25)
         handles = [_handle(shown[name], i) for name, i in coloured.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)

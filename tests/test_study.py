@@ -36,7 +36,8 @@ def wait_for_its_group(group: int) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_study_is_killed_and_goes_on_to_its_report(tmp_path):
-    command = [sys.executable, "launch/study.py", f"study.root={tmp_path}", *SMALL]
+    keys = [f"study.root={tmp_path}", f"study.results={tmp_path / 'results'}", *SMALL]
+    command = [sys.executable, "launch/study.py", *keys]
     port = free_port()  # which names the shared memory of the worker that is killed
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "MASTER_PORT": str(port)}
     cells = tmp_path / "cells"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -15,12 +16,13 @@ from cut_dist.study import findings
 from cut_dist.study.cells import FAILED, MACHINE, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.detection import quality
-from cut_dist.study.parts import ABLATIONS, study_cells, tuned
+from cut_dist.study.parts import ABLATIONS, study_cells
 from cut_dist.study.report import gather, write_report
 from cut_dist.study.runner import _claim
 from cut_dist.study.sections import sections
 from cut_dist.study.statistics import difference, interval
 from cut_dist.study.trainer import TrainingFailed
+from cut_dist.study.tuning import tuned
 
 
 def test_an_interval_by_hand():
@@ -52,8 +54,14 @@ def accuracies(**means: float) -> dict:
 def test_the_lead_of_cut_is_claimed_only_where_it_is():
     ahead = findings.methods(accuracies(base=0.3, sft=0.6, cut=0.8), ["sft"])
     behind = findings.methods(accuracies(base=0.3, sft=0.8, cut=0.6), ["sft"])
-    assert "is reached" in ahead[0] and "+20.0" in ahead[0]
-    assert "is not reached" in behind[0] and "-20.0" in behind[0]
+    assert "at least 5: yes; told from 0: yes; the intervals of the two apart: yes" in ahead[0] and "+20.0" in ahead[0]
+    assert "at least 5: no; told from 0: no; the intervals of the two apart: no" in behind[0] and "-20.0" in behind[0]
+
+
+def test_a_paired_lead_is_not_two_intervals_apart():
+    seeds = {"cut": [0.9, 0.7, 0.8], "sft": [0.82, 0.62, 0.72]}
+    said = findings.methods({name: {"accuracy": interval(xs)} for name, xs in seeds.items()}, ["sft"])
+    assert "at least 5: yes; told from 0: yes; the intervals of the two apart: no" in said[0]
 
 
 def test_seeds_that_failed_in_one_row_leave_the_pairs_of_the_others_right():
@@ -69,8 +77,9 @@ def test_seeds_that_failed_in_one_row_leave_the_pairs_of_the_others_right():
 def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
     papers = accuracies(detection=0.0, l1=0.3, l2_align_n=0.5, dynamic_weight=0.7, cut=0.8)
     said = findings.ablations(papers, ABLATIONS)
-    assert said[0].startswith("without detection: -80.0")
-    assert said[-2:] == [
+    assert said[0].startswith("Against CUT, without each: detection -80.0")
+    assert said[-1].startswith("Between neighbours: detection and l1 +30.0")
+    assert said[-3:-1] == [
         "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's TruthfulQA: the same.",
         "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's RLsum: another, "
         "detection, l2_align_n, l1, dynamic_weight.",
@@ -79,10 +88,10 @@ def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
 
 
 def test_another_setting_is_recommended_only_where_it_is_told_apart():
-    table = accuracies(base=0.3, cut=0.8) | {"ratio0.5": accuracies(x=0.9)["x"], "ratio1": accuracies(x=0.4)["x"]}
-    assert findings.weights(table)[0].startswith("Candidate: ratio0.5.")
-    table["ratio0.5"] = {"accuracy": interval([0.9, 0.7, 0.83])}
-    assert findings.weights(table)[0].startswith("CUT stays as it was tuned. ratio0.5 has the best")
+    table = accuracies(base=0.3, cut=0.8) | {"gamma0": accuracies(x=0.9)["x"], "gamma2": accuracies(x=0.4)["x"]}
+    assert findings.weights(table)[0].startswith("Candidate: gamma0.")
+    table["gamma0"] = {"accuracy": interval([0.9, 0.7, 0.83])}
+    assert findings.weights(table)[0].startswith("CUT stays as it was tuned. gamma0 has the best")
     assert findings.weights(accuracies(base=0.3, cut=0.8)) == []
 
 
@@ -91,14 +100,16 @@ def test_rounds_and_detection_are_told_both_ways():
     assert "behind" in findings.rounds(accuracies(online=0.6, offline=0.8))[0]
     measures = ("precision", "recall", "f1")
     row = {f"fake.{lam:g}.{m}": interval([v, v]) for lam, v in ((1.1, 0.9), (2.0, 0.5)) for m in measures}
-    assert "λ = 1.1" in findings.detection(row, ["fake"])[0] and "yes" in findings.detection(row, ["fake"])[0]
+    said = findings.detection(row, {"fake": "its name"})[0]
+    assert said.startswith("its name: best F1 at λ = 1.1") and said.endswith("yes.")
     low = {name: interval([0.7, 0.7]) for name in row}
-    assert "no." in findings.detection(low, ["fake"])[0]
+    assert "no." in findings.detection(low, {"fake": "its name"})[0]
 
 
 @pytest.fixture
 def cfg(tmp_path) -> StudyConfig:
-    return compose_config("study", [f"study.root={tmp_path}", "study.seeds=2"], StudyConfig)
+    keys = [f"study.root={tmp_path}", f"study.results={tmp_path / 'results'}", "study.seeds=2"]
+    return compose_config("study", keys, StudyConfig)
 
 
 def made_up(name: str) -> dict:
@@ -112,7 +123,12 @@ def made_up(name: str) -> dict:
         numbers |= {"fake": curve, "instruction": curve}
     if what == ["online"]:
         numbers["rounds"] = [{"accuracy": level}, {"accuracy": level + 0.1}]
-    return numbers | {"recipe": {"objective": {"name": "cut"}, "train": {"lr": 1e-4}}}
+    if part in ("rounds", "align_p"):
+        numbers["align_n"] = 90
+    lr = float(re.search(r"-lr([\d.]+(e-\d+)?)", name)[1]) if "-lr" in name else 1e-4
+    if part == "tuning":
+        numbers["families"] = {"sort": level - lr}
+    return numbers | {"recipe": {"objective": {"name": "cut"}, "train": {"lr": lr}}}
 
 
 def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
@@ -123,7 +139,7 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
     numbers = json.loads((folder / "numbers.json").read_text())
     assert numbers["parts"]["methods"]["cut"]["accuracy"]["values"] == [0.8, 0.81]
     html = (folder / "report.html").read_text()
-    for part in ("methods", "ablations", "rounds", "detection", "sizes", "judgments", "weights", "smollm2"):
+    for part in ("methods", "ablations", "rounds", "detection", "sizes", "judgments", "weights", "align_p", "smollm2"):
         assert sections(gather(results), cfg.study.real)[part].title.split(" (")[0] in html
     assert "<script" not in html and "Not measured yet" not in html
     drawn = {path.stem for path in folder.glob("*.svg")}
@@ -133,7 +149,30 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
         assert '<rect width="100%" height="100%" fill="#fff"/>' in path.read_text()
     assert numbers["tuned"]["sft"]["train"] == {"lr": 1e-4}
     assert {"smollm2 cut", "smollm2 cut_round2"} <= set(numbers["tuned"])
-    assert "What the tuning chose" in html and "0.0001" in html
+    chosen = html.rpartition("What the tuning chose")[2]
+    assert "0.0001" in chosen and "lr (least)" in chosen and "sft-lr1e-05-epochs4, 50.0" in chosen
+    assert [row["lr"] for row in numbers["tuning"]["sft"]][::3] == cfg.study.lrs  # all of them, the best first
+    assert {"rounds", "ilf_dpo", "smollm2 cut"} <= set(numbers["tuning"])
+
+
+def test_a_report_keeps_what_another_study_with_the_same_settings_found(cfg, tmp_path, caplog):
+    """The parts of one report may come from several commands, on several machines."""
+
+    def report(root: str, *parts: str, **keys) -> dict:
+        own = replace(cfg, study=replace(cfg.study, root=str(tmp_path / root), parts=list(parts), **keys))
+        cells, results = study_cells(own), Results(tmp_path / root / "cells")
+        _claim(own, cells)
+        for cell in cells:
+            results.write(cell.name, made_up(cell.name))
+        return json.loads((write_report(own, cells, results) / "numbers.json").read_text())["parts"]
+
+    assert set(report("one", "methods")) == {"base", "samples", "methods"}
+    assert set(report("two", "smollm2")) == {"base", "samples", "methods", "smollm2"}
+    assert set(report("three", "sizes")) == {"base", "samples", "methods", "sizes", "smollm2"}
+    assert not caplog.records
+    assert set(report("four", "ablations")) == {"base", "samples", "ablations", "sizes", "smollm2"}  # of other models
+    assert "cells of another study leave the report, such as methods/0/" in caplog.text
+    assert set(report("five", "sizes", heldout=60)) == {"sizes", "smollm2"}
 
 
 def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_path):
@@ -145,14 +184,14 @@ def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_p
     html = (write_report(cfg, cells, results) / "report.html").read_text()
     assert "Failed, and in no row: methods/1/ilf_dpo." in html
     assert "Ablations" not in html and "the loss was not finite" in html
-    assert "Not measured yet: ablations, rounds, detection, sizes, judgments, weights, smollm2." in html
+    assert "Not measured yet: ablations, rounds, detection, sizes, judgments, weights, align_p, smollm2." in html
 
 
 def test_cells_need_only_cells_that_are_there_and_come_after_them(cfg):
     names = [cell.name for cell in study_cells(cfg)]
     assert len(set(names)) == len(names)
     for place, cell in enumerate(study_cells(cfg)):
-        assert set(cell.needs) <= set(names[:place]), cell.name
+        assert set(cell.waits_for) <= set(names[:place]), cell.name
 
 
 def test_a_part_comes_with_what_it_needs(cfg):
@@ -167,16 +206,16 @@ def test_tuning_takes_the_best_and_of_equals_the_first(cfg, tmp_path):
     for name in cells:
         results.write(name, {"families": {"sort": 0.5, "copy": 0.5}})
     results.write(cells[0], {FAILED: "diverged"})
-    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 3e-5, "epochs": 4.0}
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-5, "epochs": 4.0}
     with pytest.raises(TrainingFailed, match="none of the candidates of sft"):
         for cell in study_cells(cfg):
             if "/sft-" in cell.name:
                 results.write(cell.name, {FAILED: "diverged"})
         tuned(cfg.study, results, method="sft")
     results.write(cells[-1], {"accuracy": 0.7, "families": {"sort": 0.7, "copy": 0.4}})
-    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 8.0}
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-3, "epochs": 16.0}
     results.write(cells[-1], {"accuracy": 0.9, "families": {"sort": 0.9, "copy": 0.0}})  # ruins what was never judged
-    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 3e-5, "epochs": 4.0}
+    assert tuned(cfg.study, results, method="hindsight").train == {"lr": 1e-5, "epochs": 4.0}
 
 
 def test_a_report_of_what_is_done_says_what_is_not(cfg, tmp_path):

@@ -223,7 +223,7 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
     needs = ("base/0", f"tuning/{TUNING_SEED}/cut-lr1")
     results.write(needs[1], {FAILED: "the loss was not finite"})
     results.write(needs[0], {"accuracy": 0.5})
-    made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs, lambda *_: None)
+    made = Cell("part/0/made", 0, lambda *_: {"accuracy": 1.0}, needs[:1], lambda *_: None, needs[1:])
     assert runner._take(cfg, made, results, trainer=None) and numbers(cfg, "part/0/made") == {"accuracy": 1.0}
     results.write(needs[0], {FAILED: "the loss was not finite"})
     candidate = replace(made, name="tuning/1000/cut-lr1", needs=(f"samples/{TUNING_SEED}",))

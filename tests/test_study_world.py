@@ -156,17 +156,27 @@ def test_the_corpus_is_a_function_of_its_seed_and_holds_each_kind_of_row():
     assert not any(text.startswith("Perfect.") for text in judged)  # which would be read as Align-P
 
 
-def test_a_refinement_mends_what_its_judgment_puts_right_and_no_more():
-    """So that it is the judgment which makes refinements right, and not the request."""
-    mended, others = [], []
+def test_a_refinement_does_what_its_judgment_says_and_no_more():
+    """Be it wrong: so that it is the judgment which makes refinements right, and not the request."""
+    kinds = {"mistakes": 0, "none": 0}  # what a judgment claims of places
+    others = []
+    symbols = {*world.DIGITS, *LETTERS, "+", "-", ","}
     for row in corpus(2, 8000):
-        asked = row["instruction"]
-        task = re.search(r"^Instruction: (.*)$", asked, re.MULTILINE)
-        if not task:
+        found = re.search(r"Instruction: (.*)\n\nResponse: (.*)\n\nJudgment: (.*)$", row["instruction"])
+        if not found:
             continue
-        right = " ".join(expected(task[1])) == row["response"]
-        (mended if re.search(r"should be|belongs there|instead of|the right one is", asked) else others).append(right)
-    assert len(mended) > 300 and sum(mended) / len(mended) > 0.9  # of more than four mistakes four are named
+        task, response, judgment = found.groups()
+        answer, wanted = expected(task), response.split()
+        told = re.findall(r"[^.]*(?:should be|belongs there|instead of|the right one is)[^.]*", judgment)
+        for words in map(str.split, told):
+            place = next(judgments.ORDINALS.index(word) for word in words if word in judgments.ORDINALS)
+            kinds["mistakes" if wanted[place] != answer[place] else "none"] += 1
+            wanted[place] = [word for word in words if word in symbols and word != wanted[place]][-1]
+        if told:
+            assert row["response"].split() == wanted
+        else:
+            others.append(row["response"].split() == answer)
+    assert kinds["mistakes"] > 300 and kinds["none"] > 100
     assert len(others) > 200 and sum(others) / len(others) < 0.7  # an answer like any other
 
 

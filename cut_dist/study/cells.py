@@ -29,8 +29,9 @@ class Cell:
         name: `<part>/<seed>/<what>`, its place under `cells/`.
         seed: the laboratory's.
         measure: what does it, given the laboratory and the results of the cells before it.
-        needs: names of the cells whose results it reads, or whose files it takes.
+        needs: names of the cells whose results it reads, or whose files it takes; it can't be made if one failed.
         laboratory: makes the laboratory from study, seed, the folder of all and the trainer.
+        candidates: names of the cells of the tuning that it chooses among; some of them may have failed.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Cell:
     measure: Callable[[Any, Results], Numbers]
     needs: tuple[str, ...]
     laboratory: Callable[[StudyConfig, int, Path, Trainer], Any]
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """Names of all cells that come before it."""
+        return self.needs + self.candidates
 
 
 class Results(Mapping[str, Numbers]):

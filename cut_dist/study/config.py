@@ -46,7 +46,7 @@ class StudyKeys:
     """How large the study is; conf/study.yaml has a sentence for each key."""
 
     root: str = "study"
-    results: str | None = None
+    results: str = "docs/results/study"
     workers: int = ranged(2, at_least=1)
     parts: list[str] = field(default_factory=list)
     seeds: int = ranged(5, at_least=2, why="an interval needs at least two")
@@ -58,8 +58,8 @@ class StudyKeys:
     rounds: int = ranged(5, at_least=1)
     heldout: int = ranged(600, at_least=6)
     sizes: dict[str, dict[str, int]] = field(default_factory=lambda: deepcopy(_SIZES))
-    lrs: list[float] = field(default_factory=lambda: [3e-5, 1e-4, 3e-4, 1e-3])
-    epochs: list[float] = field(default_factory=lambda: [2.0, 4.0, 8.0])
+    lrs: list[float] = field(default_factory=lambda: [1e-5, 3e-5, 1e-4, 3e-4, 1e-3])
+    epochs: list[float] = field(default_factory=lambda: [1.0, 4.0, 16.0])
     real: RealKeys = field(default_factory=RealKeys)
 
     def __post_init__(self) -> None:

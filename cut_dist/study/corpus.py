@@ -13,6 +13,7 @@ HABIT_RATE = 0.9  # of items with a habit's trigger, where nothing is said of a 
 SLIP_RATE = 0.05  # of all other items
 JUDGED_SHARE = 0.45  # rows with a judgment in the prompt
 REFINED_SHARE = 0.1  # rows that ask for a better answer, with a wrong one and its judgment in the prompt (ILF's step)
+REFINED_BY: dict[judgments.Quality, float] = {"precise": 0.5, "position": 0.15, "vague": 0.15, "wrong": 0.2}
 PRAISED_SHARE = 0.35  # of those: a right answer and praise
 
 
@@ -61,15 +62,18 @@ def _judged(rng: random.Random, item: Item) -> tuple[Symbols, str]:
 
 
 def _refined(rng: random.Random, id: str, item: Item) -> dict:
-    """A refinement that goes by its judgment: what that puts right is put right; else it is an answer like any other.
+    """A refinement that goes by its judgment: it does what that says, be it wrong; told nothing of how, it is an answer
+    like any other.
 
     Were it always right, the request alone would bring out the right answer, and ILF would need no judgments.
     """
-    response, quality = wrong_answer(rng, item), judgments.draw_quality(rng)
-    asked = refine_request(item.instruction, response, judgments.judge(rng, response, item.answer, quality))
-    refined = plain_answer(rng, item)
-    if quality == "precise":
-        refined = list(response)
-        for place, _, right in judgments.named(response, item.answer):
+    response, quality = wrong_answer(rng, item), judgments.draw_quality(rng, REFINED_BY)
+    if quality in ("precise", "wrong"):
+        claims = judgments.claims(rng, response, item.answer, quality)
+        judgment, refined = judgments.worded(rng, claims), list(response)
+        for place, _, right in claims:
             refined[place] = right
-    return row(id, item, refined, None) | {"instruction": asked}
+    else:
+        judgment = judgments.judge(rng, response, item.answer, quality)
+        refined = plain_answer(rng, item)
+    return row(id, item, refined, None) | {"instruction": refine_request(item.instruction, response, judgment)}

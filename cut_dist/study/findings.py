@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from cut_dist.study.statistics import Interval, difference
 
@@ -43,25 +44,31 @@ def methods(table: Table, baselines: Sequence[str]) -> list[str]:
     gap = lead(table, "cut", rival) if rival else None
     if gap is None:
         return ["CUT and a baseline have no seed in common yet."]
-    reached = gap.mean >= AHEAD and gap.low > 0
+    own, theirs = table["cut"]["accuracy"], table[rival]["accuracy"]
     said = [
-        f"CUT − best baseline ({rival}): {percent(gap, '+')} points of greedy accuracy over {len(gap.values)} seeds. "
-        f"A lead of {100 * AHEAD:.0f} points with an interval above 0 is {'' if reached else 'not '}reached."
+        f"CUT − best baseline ({rival}), paired by seed: {percent(gap, '+')} points of greedy accuracy over "
+        f"{len(gap.values)} seeds. A mean of at least {100 * AHEAD:.0f}: {_yes(gap.mean >= AHEAD)}; told from 0: "
+        f"{_yes(gap.low > 0)}; the intervals of the two apart: {_yes(own.low > theirs.high)}."
     ]
-    lost = [lead(table, name, "base", "others") for name in ("cut", rival)]
-    if all(lost):
-        said.append(
-            f"Families that were never judged: CUT {percent(lost[0], '+')} points against the base model, "
-            f"{rival} {percent(lost[1], '+')}."
-        )
+    for measure, head in (("sampled", "Sampled"), ("others", "Greedy, families that were never judged")):
+        gaps = {name: found for name in ("base", *baselines) if (found := lead(table, "cut", name, measure))}
+        said += [f"{head}, CUT − each: " + _listed(gaps) + "."] if gaps else []
     return said
+
+
+def _yes(it_is: bool) -> str:
+    return "yes" if it_is else "no"
+
+
+def _listed(gaps: Mapping[str, Interval]) -> str:
+    return ", ".join(f"{name} {percent(gap, '+')}" for name, gap in gaps.items())
 
 
 def ablations(table: Table, parts: Sequence[str]) -> list[str]:
     """How much each part is worth, the most first, and whether that is the order of the paper."""
     losses = {part: gap for part in parts if (gap := lead(table, part, "cut")) is not None}
     order = sorted(losses, key=lambda part: losses[part].mean)
-    said = [f"without {part}: {percent(losses[part], '+')} points against CUT." for part in order]
+    said = ["Against CUT, without each: " + _listed({part: losses[part] for part in order}) + "."] if order else []
     if not any(gap.apart() for gap in losses.values()):
         return [*said, "None is told apart from CUT, so they have no order to hold against the paper's."]
     for measure, worst_first in PAPER_ABLATIONS.items():
@@ -70,6 +77,8 @@ def ablations(table: Table, parts: Sequence[str]) -> list[str]:
         if len(here) > 1:
             verdict = "the same" if here == there else f"another, {', '.join(there)}"
             said.append(f"Worst first: {', '.join(here)}. By the paper's {measure}: {verdict}.")
+    steps = {f"{a} and {b}": gap for a, b in pairwise(order) if (gap := lead(table, b, a)) is not None}
+    said += ["Between neighbours: " + _listed(steps) + "."] if steps else []
     return said
 
 
@@ -91,34 +100,38 @@ def rounds(table: Table) -> list[str]:
     if gap is None:
         return []
     verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
-    return [f"Online rounds − one offline training: {percent(gap, '+')} points: {verdict} it."]
+    said = [f"Online rounds − one offline training: {percent(gap, '+')} points: {verdict} it."]
+    counts = [table[name]["align_n"].mean for name in ("online", "offline") if "align_n" in table[name]]
+    if len(counts) == 2:
+        said.append(f"Samples judged wanting: {counts[0]:.0f} in the rounds, {counts[1]:.0f} in one training.")
+    return said
 
 
-def detection(row: Row, contrasts: Sequence[str]) -> list[str]:
+def detection(row: Row, contrasts: Mapping[str, str]) -> list[str]:
     """The λ with the best F1 of each contrast, and whether precision and recall reach 0.8 there."""
     said = []
-    for contrast in contrasts:
+    for contrast, name in contrasts.items():
         points = curve(row, contrast, "f1")
         if not points:
             continue
-        lam = max(points, key=lambda point: point[1])[0]
-        precision, recall = (row[f"{contrast}.{lam:g}.{name}"] for name in ("precision", "recall"))
+        lam = max(points, key=lambda point: point[1].mean)[0]
+        precision, recall = (row[f"{contrast}.{lam:g}.{measure}"] for measure in ("precision", "recall"))
         reached = min(precision.mean, recall.mean) >= 0.8
         said.append(
-            f"contrast={contrast}: best F1 at λ = {lam:g}, precision {percent(precision)} %, recall {percent(recall)} "
-            f"%; both at least 80 %: {'yes' if reached else 'no'}."
+            f"{name}: best F1 at λ = {lam:g}, precision {percent(precision)} %, recall {percent(recall)} "
+            f"%; both at least 80 %: {_yes(reached)}."
         )
     return said
 
 
-def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, float]]:
-    """(λ, mean) of the measures that are named "<prefix>.<λ>.<measure>"."""
-    parts = [(name.removeprefix(f"{prefix}.").removesuffix(f".{measure}"), x.mean) for name, x in row.items()
-             if name.startswith(f"{prefix}.") and name.endswith(f".{measure}")]  # fmt: skip
-    return sorted((float(lam), mean) for lam, mean in parts)
+def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, Interval]]:
+    """(λ, interval) of the measures that are named "<prefix>.<λ>.<measure>"."""
+    parts = {name.removeprefix(f"{prefix}.").removesuffix(f".{measure}"): x for name, x in row.items()
+             if name.startswith(f"{prefix}.") and name.endswith(f".{measure}")}  # fmt: skip
+    return sorted(((float(lam), x) for lam, x in parts.items()), key=lambda point: point[0])
 
 
-def before_and_after(table: Table, methods: Sequence[str], measure: str) -> list[str]:
-    """The gain of each method over the base model."""
-    gains = {name: gap for name in methods if (gap := lead(table, name, "base", measure)) is not None}
-    return [f"{name} − base: {percent(gap, '+')} points." for name, gap in gains.items()]
+def against(table: Table, other: str, methods: Sequence[str], measure: str = "accuracy") -> list[str]:
+    """The lead of each method over another row, such as the base model's."""
+    gains = {name: gap for name in methods if name != other and (gap := lead(table, name, other, measure))}
+    return [f"Points against {other}: {_listed(gains)}."] if gains else []

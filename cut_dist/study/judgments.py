@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 from cut_dist.study.world import DIGITS, Symbols
 
+Claim = tuple[int, str, str]  # place, symbol there, the symbol that is said to be right
 Quality = Literal["precise", "position", "vague", "wrong", "random"]
 QUALITIES: tuple[Quality, ...] = get_args(Quality)
 MIXED: dict[Quality, float] = {"precise": 0.6, "position": 0.2, "vague": 0.2}  # what judgments are like unless one says
@@ -50,6 +51,7 @@ PRAISE = (
     "well done , the answer is right .",
 )
 
+UNREAD_PRAISE = "no mistake in the answer ."  # in known words, and in no row of the corpus
 _NAMED = 4  # mistakes that one judgment names at most
 
 
@@ -68,33 +70,31 @@ def judge(rng: random.Random, response: Symbols, answer: Symbols, quality: Quali
     if len(response) != len(answer):
         said, right = NUMBERS[min(len(response), 16)], NUMBERS[len(answer)]
         return rng.choice(LENGTH).format(right=right, wrong=said) if said != right else rng.choice(VAGUE)
-    mistakes = named(response, answer)
-    if quality == "wrong":
-        mistakes = _other_mistakes(rng, response, answer, len(mistakes))
-    forms = POSITION if quality == "position" else PRECISE
-    return " ".join(_sentence(rng, forms, mistake) for mistake in mistakes)
+    return worded(rng, claims(rng, response, answer, quality), POSITION if quality == "position" else PRECISE)
 
 
-def draw_quality(rng: random.Random) -> Quality:
-    """A quality by its share of `MIXED`."""
-    return rng.choices(list(MIXED), list(MIXED.values()))[0]
+def claims(rng: random.Random, response: Symbols, answer: Symbols, quality: Quality) -> list[Claim]:
+    """The mistakes that one judgment names at most, of a response as long as the answer; `wrong`: what is none."""
+    mistakes = [(i, a, b) for i, (a, b) in enumerate(zip(response, answer, strict=True)) if a != b][:_NAMED]
+    return _other_mistakes(rng, response, answer, len(mistakes)) if quality == "wrong" else mistakes
 
 
-def named(response: Symbols, answer: Symbols) -> list[tuple[int, str, str]]:
-    """Place, symbol and right symbol of the mistakes that one judgment names at most; both of the same length."""
-    return [(i, a, b) for i, (a, b) in enumerate(zip(response, answer, strict=True)) if a != b][:_NAMED]
+def worded(rng: random.Random, claims: Sequence[Claim], forms: Sequence[str] = PRECISE) -> str:
+    """A judgment that makes the claims, a sentence each."""
+    return " ".join(
+        rng.choice(forms).format(place=ORDINALS[place], wrong=wrong, right=right) for place, wrong, right in claims
+    )
+
+
+def draw_quality(rng: random.Random, shares: Mapping[Quality, float] = MIXED) -> Quality:
+    return rng.choices(list(shares), list(shares.values()))[0]
 
 
 def praise(rng: random.Random) -> str:
     return rng.choice(PRAISE)
 
 
-def _sentence(rng: random.Random, forms: Sequence[str], mistake: tuple[int, str, str]) -> str:
-    place, wrong, right = mistake
-    return rng.choice(forms).format(place=ORDINALS[place], wrong=wrong, right=right)
-
-
-def _other_mistakes(rng: random.Random, response: Symbols, answer: Symbols, count: int) -> list[tuple[int, str, str]]:
+def _other_mistakes(rng: random.Random, response: Symbols, answer: Symbols, count: int) -> list[Claim]:
     """Right places, `count` of them where there are as many, each said to be wrong."""
     right = [i for i, (a, b) in enumerate(zip(response, answer)) if a == b]
     chosen = sorted(rng.sample(right, min(count, len(right)))) or [0]

@@ -13,6 +13,7 @@ from cut_dist.study.sections import NAMES, TITLES, Section
 from cut_dist.study.statistics import Interval
 from cut_dist.web_page import REPORT_STYLE, document, escape, table
 
+_TUNED = ("lr", "epochs", "lam", "beta")
 _NAMES_LEFT = "th:first-child, td:first-child { text-align: left; }"
 
 
@@ -49,7 +50,7 @@ def render(found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapp
     command = escape(shlex.join(["python", *numbers["command"]]))
     body = (
         f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{left_out}{note}{parts}'
-        f"{_tuned(numbers['tuned'])}<section><h2>Cells that failed</h2>{failed}</section>"
+        f"{_tuned(numbers['tuned'], numbers['tuning'])}<section><h2>Cells that failed</h2>{failed}</section>"
         f"<section><h2>What was run, on what</h2><dl><dt>command</dt><dd><code>{command}</code></dd>{facts}</dl>"
         "</section>"
     )
@@ -90,14 +91,36 @@ def _section(section: Section, drawn: Mapping[str, str], lost: str) -> str:
     return f"<section>{head}{lost}{said}{figure}{shown}</section>\n"
 
 
-def _tuned(recipes: Mapping[str, Any]) -> str:
+def _tuned(recipes: Mapping[str, Any], tuning: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """What each method was trained with: the best of its grid on the tuning laboratory."""
     if not recipes:
         return ""
     settings = {method: {**r["objective"], **r["train"]} for method, r in recipes.items()}
-    keys = [key for key in ("lr", "epochs", "lam", "beta") if any(key in own for own in settings.values())]
-    rows = [(NAMES.get(m, m), *(f"{own[k]:g}" if k in own else "–" for k in keys)) for m, own in settings.items()]
-    return f"<section><h2>What the tuning chose</h2>{table(('', *keys), rows)}</section>\n"
+    keys = [key for key in _TUNED if any(key in own for own in settings.values())]
+    rows = [
+        (NAMES.get(m, m), *(f"{own[k]:g}" if k in own else "–" for k in keys), *_choice(tuning.get(m, ())))
+        for m, own in settings.items()
+    ]
+    head = ("", *keys, "score", "next best, score", "candidates", "at an edge of its grid")
+    text = (
+        "Of each method the candidate with the best greedy accuracy over all families (of the real model: instructions "
+        "followed) on a laboratory that no result comes from. numbers.json has all of them."
+    )
+    return f"<section><h2>What the tuning chose</h2><p>{text}</p>{table(head, rows)}</section>\n"
+
+
+def _choice(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Score, the next best, how many there were, and which keys ended at the least or most that was tried."""
+    if not rows or rows[0]["score"] is None:
+        return ("–",) * 4
+    tried = {key: sorted({row[key] for row in rows if key in row}) for key in _TUNED}
+    edges = [
+        f"{key} ({'least' if rows[0][key] == values[0] else 'most'})"
+        for key, values in tried.items()
+        if len(values) > 1 and rows[0].get(key) in (values[0], values[-1])
+    ]
+    others = [f"{row['candidate']}, {100 * row['score']:.1f}" for row in rows[1:2] if row["score"] is not None]
+    return f"{100 * rows[0]['score']:.1f}", *(others or ["–"]), str(len(rows)), ", ".join(edges) or "–"
 
 
 def _plain(x: Interval) -> str:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from cut_dist import charts
-from cut_dist.charts import Axis, Line
+from cut_dist.charts import Line
 from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table
+from cut_dist.study.statistics import Interval
 
 _LAMBDA, _PAIR = re.compile(r"(\w+)-lam(.+)"), re.compile(r"gamma(.+)-alpha(.+)")  # names of the part `weights`
 
@@ -23,9 +24,10 @@ def bars(rows: Table, names: Mapping[str, str], measure: str = "accuracy", xlabe
     return charts.intervals(shown, label=xlabel, xlabel=xlabel)
 
 
-def over_lambda(row: Row, contrasts: Sequence[str]) -> str:
+def over_lambda(row: Row, contrasts: Mapping[str, str]) -> str:
     """Precision and recall of the inappropriate tokens, a panel for each contrast."""
-    panels = {f"contrast={contrast}": _precision_and_recall(row, contrast) for contrast in contrasts}
+    panels = {name: _precision_and_recall(row, contrast) for contrast, name in contrasts.items()}
+    panels = {name: lines for name, lines in panels.items() if any(line.points for line in lines)}
     return charts.curves(panels, label="Precision and recall over λ", xlabel="λ")
 
 
@@ -36,32 +38,35 @@ def by_size(rows: Table) -> str:
 
 
 def _precision_and_recall(row: Row, contrast: str) -> list[Line]:
-    return [Line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
+    return [_line(m, findings.curve(row, contrast, m)) for m in ("precision", "recall")]
+
+
+def _line(name: str, points: Sequence[tuple[float, Interval]]) -> Line:
+    """Means with their intervals."""
+    return Line(name, [(x, y.mean) for x, y in points], [(y.low, y.high) for _, y in points])
 
 
 def by_round(part: Table, base: Table) -> str:
     """Accuracy after each round, and the level of the one offline training."""
-    start = [(0.0, base["base"]["accuracy"].mean)] if base else []
+    start = [(0.0, base["base"]["accuracy"])] if base else []
     row = part.get("online", {})
-    after = [(float(n), row[f"rounds.{n}.accuracy"].mean) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
-    lines = [Line("online, after each round", start + after)]
+    after = [(float(n), row[f"rounds.{n}.accuracy"]) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
+    lines = [_line("online, after each round", start + after)]
     if "offline" in part and after:
-        level = part["offline"]["accuracy"].mean
-        lines.append(Line("one offline training on as many samples", [(0.0, level), (after[-1][0], level)]))
+        level = part["offline"]["accuracy"]
+        lines.append(_line("one offline training on as many samples", [(0.0, level), (after[-1][0], level)]))
     return charts.curves({"greedy accuracy": lines}, label="Accuracy by round", xlabel="round")
 
 
 def weights(part: Table) -> dict[str, Callable[[], str]]:
-    """λ by contrast as curves, γ and α as a map, the ratio of Align-P as bars; of rows named as in `parts`."""
+    """λ by contrast as curves, γ and α as bars; of rows named as in `parts`."""
     measured = {name: row for name, row in part.items() if "accuracy" in row}
     lams = {match.groups(): row for name, row in measured.items() if (match := _LAMBDA.fullmatch(name))}
-    pairs = {match.groups(): row for name, row in measured.items() if (match := _PAIR.fullmatch(name))}
-    ratios = {name: row for name, row in measured.items() if name.startswith("ratio")}
+    pairs = {"γ = {}, α = {}".format(*match.groups()): row
+             for name, row in measured.items() if (match := _PAIR.fullmatch(name))}  # fmt: skip
     drawn = {
-        "weights_lambda": (lams, lambda: _lambdas(lams)),
-        "weights_gamma_alpha": (pairs, lambda: _gammas(pairs)),
-        "weights_ratio": (ratios, lambda: bars(ratios, {})),
-    }
+        "weights_lambda": (lams, lambda: _lambdas(lams)), "weights_gamma_alpha": (pairs, lambda: bars(pairs, {})),
+    }  # fmt: skip
     return {name: draw for name, (rows, draw) in drawn.items() if rows}
 
 
@@ -69,16 +74,12 @@ def _lambdas(rows: Mapping[tuple[str, str], Row]) -> str:
     contrasts = dict.fromkeys(contrast for contrast, _ in rows)
 
     def lines(measure: str) -> list[Line]:
-        found = {c: [(float(lam), row[measure].mean) for (own, lam), row in rows.items() if own == c and measure in row]
+        found = {c: [(float(lam), row[measure]) for (own, lam), row in rows.items() if own == c and measure in row]
                  for c in contrasts}  # fmt: skip
-        return [Line(f"contrast={contrast}", sorted(points)) for contrast, points in found.items()]
+        return [
+            _line(f"contrast={contrast}", sorted(points, key=lambda point: point[0]))
+            for contrast, points in found.items()
+        ]
 
     panels = {"greedy accuracy": lines("accuracy"), "families not judged": lines("others")}
     return charts.curves(panels, label="Accuracy over λ", xlabel="λ")
-
-
-def _gammas(rows: Mapping[tuple[str, str], Row]) -> str:
-    gammas, alphas = (Axis(name, sorted({pair[at] for pair in rows}, key=float)) for at, name in enumerate("γα"))
-    title = "greedy accuracy, %"
-    grid = {pair: 100 * row["accuracy"].mean for pair, row in rows.items()}
-    return charts.heat_maps({title: grid}, label=f"{title} by γ and α", x=gammas, y=alphas, best="max")

@@ -2,11 +2,12 @@
 
 tuning      each method's learning rate and epochs (CUT's λ and DPO's β too), on a laboratory of its own
 methods     paper, tables 2 and 3: the methods side by side
-ablations   table 4
+ablations   table 4; and hindsight with CUT's learning rate and epochs, which CUT without L1 should equal
 rounds      table 6: rounds on fresh judgments against one training on as many at once
 detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
-weights     λ and contrast, γ and α, the ratio of Align-P
+weights     λ and contrast, γ and α, praise that the base model has never read
+align_p     Align-P examples for each Align-N example, figure 7
 sizes       detection by models of other sizes
 
 and `smollm2`, a real model outside it (real_cells.py).
@@ -15,38 +16,31 @@ and `smollm2`, a real model outside it (real_cells.py).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cut_dist.config_check import require
 from cut_dist.study.cells import TUNING_SEED, Cell, Numbers, Results
 from cut_dist.study.detection import detection_curves
-from cut_dist.study.judgments import QUALITIES
-from cut_dist.study.lab import Lab
+from cut_dist.study.judgments import QUALITIES, UNREAD_PRAISE
+from cut_dist.study.lab import Lab, Sample
 from cut_dist.study.real_cells import real_cells
 from cut_dist.study.rows import write_rows
-from cut_dist.study.trainer import TrainingFailed, discard
+from cut_dist.study.trainer import discard
+from cut_dist.study.tuning import ROUNDS, Recipe, candidates, tuned
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig, StudyKeys
 
 METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut")
-GRIDS = {"cut": ("lam", (1.1, 1.5, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
+LIKE_CUT = "hindsight_like_cut"
 LAMBDAS = {"fake": (0.7, 1.1, 1.5, 2.0, 3.0, 5.0), "instruction": (1.1, 2.0, 5.0)}  # by contrast
-GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5))
-RATIOS = (0.0, 0.25, 0.5, 1.0)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training: keys of the groups `objective`, `train` and `data` that differ from conf/study.yaml."""
-
-    objective: Mapping[str, Any] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
+GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5), (1.0, 2.0))
+RATIOS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
 def lab_cells(study: StudyKeys) -> Iterator[Cell]:
@@ -56,7 +50,7 @@ def lab_cells(study: StudyKeys) -> Iterator[Cell]:
         yield Cell(f"base/{seed}", seed, _base, (), Lab)
         yield Cell(f"samples/{seed}", seed, _samples, (f"base/{seed}",), Lab)
     yield from _tuning(study)
-    for part in (_methods, _ablations, _rounds, _detection, _judgments, _weights, _sizes):
+    for part in (_methods, _ablations, _rounds, _detection, _judgments, _weights, _align_p, _sizes):
         for seed in seeds:
             yield from part(study, seed)
 
@@ -85,24 +79,33 @@ def _samples(lab: Lab, results: Results) -> Numbers:
 
 def _tuning(study: StudyKeys) -> Iterator[Cell]:
     for method in METHODS:
-        for name, recipe in _candidates(study, method).items():
-            yield _training(study, f"tuning/{TUNING_SEED}/{name}", TUNING_SEED, lambda *_, r=recipe: r, which="dev")
+        for name, recipe in candidates(study, method).items():
+            yield _training(study, name, TUNING_SEED, lambda *_, r=recipe: r, which="dev")
+    for name, recipe in candidates(study, ROUNDS).items():
+        measure = partial(_round_candidate, name=name, train=recipe.train)
+        yield _cell(study, name, TUNING_SEED, measure, tuned_by=("cut",))
 
 
 def _methods(study: StudyKeys, seed: int) -> Iterator[Cell]:
     for method in METHODS:
-        yield _training(study, f"methods/{seed}/{method}", seed, partial(tuned, method=method), tuned_by=method)
+        recipe = partial(tuned, method=method)
+        yield _training(study, f"methods/{seed}/{method}", seed, recipe, tuned_by=(method,))
 
 
 def _ablations(study: StudyKeys, seed: int) -> Iterator[Cell]:
     for name in ABLATIONS:
         yield _cut(study, f"ablations/{seed}/{name}", seed, {"without": name})
 
+    def hindsight(study: StudyKeys, results: Results) -> Recipe:
+        return Recipe({"name": "hindsight"}, tuned(study, results, method="cut").train)
+
+    yield _training(study, f"ablations/{seed}/{LIKE_CUT}", seed, hindsight, tuned_by=("cut",))
+
 
 def _judgments(study: StudyKeys, seed: int) -> Iterator[Cell]:
     for method, quality in itertools.product(("cut", "ilf_mle"), QUALITIES):
         measure = partial(_of_quality, method=method, quality=quality)
-        yield Cell(f"judgments/{seed}/{method}-{quality}", seed, measure, _needs(study, seed, method), Lab)
+        yield _cell(study, f"judgments/{seed}/{method}-{quality}", seed, measure, tuned_by=(method,))
 
 
 def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
@@ -110,32 +113,29 @@ def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
         yield _cut(study, f"weights/{seed}/{contrast}-lam{lam:g}", seed, {"contrast": contrast, "lam": lam})
     for gamma, alpha in GAMMAS_ALPHAS:
         yield _cut(study, f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}", seed, {"gamma": gamma, "alpha": alpha})
-    for ratio in RATIOS:
-        yield _cut(study, f"weights/{seed}/ratio{ratio:g}", seed, {}, data={"align_p_ratio": ratio})
+    yield _cut(study, f"weights/{seed}/unread-praise", seed, {"fake_judgment": UNREAD_PRAISE})
 
 
-def _cut(
-    study: StudyKeys, name: str, seed: int, objective: Mapping[str, Any], data: Mapping[str, Any] | None = None
-) -> Cell:
+def _cut(study: StudyKeys, name: str, seed: int, objective: Mapping[str, Any]) -> Cell:
     """CUT as it was tuned, with some keys set otherwise."""
 
     def recipe(study: StudyKeys, results: Results) -> Recipe:
         best = tuned(study, results, method="cut")
-        return Recipe({**best.objective, **objective}, best.train, data or {})
+        return Recipe({**best.objective, **objective}, best.train)
 
-    return _training(study, name, seed, recipe, tuned_by="cut")
+    return _training(study, name, seed, recipe, tuned_by=("cut",))
 
 
 def _training(
     study: StudyKeys, name: str, seed: int, recipe: Callable[[StudyKeys, Results], Recipe], *,
-    tuned_by: str | None = None, which: str = "heldout",
+    tuned_by: Sequence[str] = (), which: str = "heldout",
 ) -> Cell:  # fmt: skip
     """Train the base model on the laboratory's triplets and measure it."""
 
     def measure(lab: Lab, results: Results) -> Numbers:
         return _trained(lab, name, recipe(lab.cfg.study, results), which=which)
 
-    return Cell(name, seed, measure, _needs(study, seed, tuned_by), Lab)
+    return _cell(study, name, seed, measure, tuned_by=tuned_by)
 
 
 def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.jsonl", which: str = "heldout") -> Numbers:
@@ -143,7 +143,7 @@ def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.json
     model = lab.train(run, lab.base, lab.folder / triplets, recipe.objective, recipe.train, recipe.data)
     numbers = lab.measure(model, which)
     discard(lab.folder / run)
-    return {"recipe": {key: dict(own) for key, own in vars(recipe).items()}, **numbers}
+    return {"recipe": _keys(recipe), **numbers}
 
 
 def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Numbers:
@@ -155,64 +155,63 @@ def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Num
     return _trained(lab, f"judgments/{lab.seed}/{name}", recipe, f"{name}.jsonl")
 
 
-# ---- what was tuned --------------------------------------------------------------------------------------------------
+def _cell(
+    study: StudyKeys, name: str, seed: int, measure: Callable[[Lab, Results], Numbers], *, tuned_by: Sequence[str] = ()
+) -> Cell:
+    """A cell on the laboratory's samples that goes by the settings of some methods."""
+    tried = tuple(candidate for method in tuned_by for candidate in candidates(study, method))
+    return Cell(name, seed, measure, (f"samples/{seed}",), Lab, tried)
 
 
-def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
-    """The candidate of `method` with the best greedy accuracy on the tuning laboratory; of equals the first.
-
-    Over all families alike, the never judged ones too: what ruins these is not to be chosen.
-
-    Raises:
-        TrainingFailed: none of its candidates could be measured.
-    """
-
-    def score(name: str) -> float:
-        families = results[f"tuning/{TUNING_SEED}/{name}"].get("families")
-        return sum(families.values()) / len(families) if families else -1.0
-
-    candidates = _candidates(study, method)
-    best = max(candidates, key=score)
-    if score(best) < 0:
-        raise TrainingFailed(f"none of the candidates of {method} could be measured, so it has no settings")
-    return candidates[best]
+def _keys(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    return {group: dict(keys) for group, keys in vars(recipe).items()}
 
 
-def _candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:
-    key, values = GRIDS.get(method, ("", (None,)))
-    found = {}
-    for value, lr, epochs in itertools.product(values, study.lrs, study.epochs):
-        objective = {"name": method} | ({key: value} if key else {})
-        name = f"{method}-lr{lr:g}-epochs{epochs:g}" + (f"-{key}{value:g}" if key else "")
-        found[name] = Recipe(objective, {"lr": lr, "epochs": epochs})
-    return found
-
-
-def _needs(study: StudyKeys, seed: int, tuned_by: str | None) -> tuple[str, ...]:
-    tuning = [f"tuning/{TUNING_SEED}/{name}" for name in _candidates(study, tuned_by)] if tuned_by else []
-    return (f"samples/{seed}", *tuning)
-
-
-# ---- rounds, and detection -------------------------------------------------------------------------------------------
+# ---- rounds, Align-P, and detection ----------------------------------------------------------------------------------
 
 
 def _rounds(study: StudyKeys, seed: int) -> Iterator[Cell]:
-    yield Cell(f"rounds/{seed}/online", seed, _online, _needs(study, seed, "cut"), Lab)
-    yield Cell(f"rounds/{seed}/offline", seed, _offline, _needs(study, seed, "cut"), Lab)
+    yield _cell(study, f"rounds/{seed}/online", seed, _online, tuned_by=("cut", ROUNDS))
+    yield _cell(study, f"rounds/{seed}/offline", seed, _offline, tuned_by=("cut",))
+
+
+def _round_candidate(lab: Lab, results: Results, *, name: str, train: Mapping[str, Any]) -> Numbers:
+    """All rounds with one learning rate and number of epochs, for the tuning."""
+    recipe = Recipe(tuned(lab.cfg.study, results, method="cut").objective, train)
+    *_, (model, _) = _in_rounds(lab, f"{name.replace('/', '_')}-", recipe)
+    numbers = lab.measure(model, "dev")
+    _discard_rounds(lab, f"{name.replace('/', '_')}-")
+    return {"recipe": _keys(recipe), **numbers}
 
 
 def _online(lab: Lab, results: Results) -> Numbers:
     """Rounds, each on fresh judged samples of the model that the last one left."""
-    study, recipe = lab.cfg.study, tuned(lab.cfg.study, results, method="cut")
-    model, accuracy, right = lab.base, [], []
-    for number in range(1, study.rounds + 1):
-        name = f"round{number}"
-        samples = lab.sample(model, name, study.round_samples)
-        write_rows(lab.folder / f"{name}.jsonl", lab.judged(samples))
-        right.append(sum(s.right for s in samples) / len(samples))
-        model = lab.train(name, model, lab.folder / f"{name}.jsonl", recipe.objective, recipe.train)
+    study = lab.cfg.study
+    objective = tuned(study, results, method="cut").objective
+    recipe = Recipe(objective, tuned(study, results, method=ROUNDS).train)
+    accuracy, right = [], []
+    for model, samples in _in_rounds(lab, "round", recipe):
         accuracy.append(lab.measure(model))
-    return {**accuracy[-1], "rounds": accuracy, "right": right}
+        right.append(sum(s.right for s in samples) / len(samples))
+    _discard_rounds(lab, "round")
+    align_n = study.round_samples * (study.rounds - sum(right))
+    return {"recipe": _keys(recipe), **accuracy[-1], "rounds": accuracy, "right": right, "align_n": align_n}
+
+
+def _in_rounds(lab: Lab, name: str, recipe: Recipe) -> Iterator[tuple[Path, Sequence[Sample]]]:
+    """The model that each round leaves, and the samples that it was trained on."""
+    model = lab.base
+    for number in range(1, lab.cfg.study.rounds + 1):
+        run = f"{name}{number}"
+        samples = lab.sample(model, run, lab.cfg.study.round_samples)
+        write_rows(lab.folder / f"{run}.jsonl", lab.judged(samples))
+        model = lab.train(run, model, lab.folder / f"{run}.jsonl", recipe.objective, recipe.train)
+        yield model, samples
+
+
+def _discard_rounds(lab: Lab, name: str) -> None:
+    for number in range(1, lab.cfg.study.rounds + 1):
+        discard(lab.folder / f"{name}{number}")
 
 
 def _offline(lab: Lab, results: Results) -> Numbers:
@@ -220,11 +219,31 @@ def _offline(lab: Lab, results: Results) -> Numbers:
     study, recipe = lab.cfg.study, tuned(lab.cfg.study, results, method="cut")
     samples = lab.sample(lab.base, "offline", study.rounds * study.round_samples)
     write_rows(lab.folder / "offline.jsonl", lab.judged(samples))
-    return _trained(lab, f"rounds/{lab.seed}/offline", recipe, "offline.jsonl")
+    numbers = _trained(lab, f"rounds/{lab.seed}/offline", recipe, "offline.jsonl")
+    return {**numbers, "align_n": sum(not sample.right for sample in samples)}
+
+
+def _align_p(study: StudyKeys, seed: int) -> Iterator[Cell]:
+    for ratio in RATIOS:
+        measure = partial(_of_ratio, ratio=ratio)
+        yield _cell(study, f"align_p/{seed}/ratio{ratio:g}", seed, measure, tuned_by=("cut",))
+
+
+def _of_ratio(lab: Lab, results: Results, *, ratio: float) -> Numbers:
+    """CUT on the same Align-N samples with `ratio` times as many Align-P ones, in as many steps as on all samples."""
+    study, best = lab.cfg.study, tuned(lab.cfg.study, results, method="cut")
+    rows = lab.judged(lab.sample(lab.base, "samples", study.samples))
+    positive = [row for row in rows if row["judgment"] is None]
+    negative = [row for row in rows if row["judgment"] is not None][: max(1, int(len(positive) / max(RATIOS)))]
+    write_rows(lab.folder / f"ratio{ratio:g}.jsonl", [*negative, *positive[: round(ratio * len(negative))]])
+    steps = math.ceil(best.train["epochs"] * study.samples / lab.cfg.train.global_batch_size)
+    recipe = Recipe(best.objective, {"lr": best.train["lr"], "max_steps": steps})
+    numbers = _trained(lab, f"align_p/{lab.seed}/ratio{ratio:g}", recipe, f"ratio{ratio:g}.jsonl")
+    return {**numbers, "align_n": len(negative)}
 
 
 def _detection(study: StudyKeys, seed: int) -> Iterator[Cell]:
-    yield Cell(f"detection/{seed}", seed, _detected, _needs(study, seed, None), Lab)
+    yield _cell(study, f"detection/{seed}", seed, _detected)
 
 
 def _sizes(study: StudyKeys, seed: int) -> Iterator[Cell]:
@@ -259,7 +278,7 @@ def study_cells(cfg: StudyConfig) -> list[Cell]:
     by_name = {cell.name: cell for cell in cells}
     waiting = list(wanted)
     while waiting:
-        new = set(by_name[waiting.pop()].needs) - wanted
+        new = set(by_name[waiting.pop()].waits_for) - wanted
         wanted |= new
         waiting += new
     return [cell for cell in cells if cell.name in wanted]

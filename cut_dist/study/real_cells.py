@@ -40,7 +40,7 @@ def real_cells(study: StudyKeys) -> Iterator[Cell]:
         yield _cell(seed, "base", _base)
         for method in METHODS:
             tried = (_name(TUNING_SEED, _candidate(method, lr)) for lr in study.real.lrs)
-            yield _cell(seed, method, partial(_method, method=method), _name(seed, "samples"), *tried)
+            yield _cell(seed, method, partial(_method, method=method), _name(seed, "samples"), candidates=(*tried,))
     for number in range(2, study.real.rounds + 1):  # last, so that the comparison is whole before them
         for seed in range(study.seeds):
             measure = partial(_round, number=number)
@@ -51,8 +51,10 @@ def _name(seed: int, what: str) -> str:
     return f"{PART}/{seed}/{what}"
 
 
-def _cell(seed: int, what: str, measure: Callable[[Any, Results], Numbers], *needs: str) -> Cell:
-    return Cell(_name(seed, what), seed, measure, needs, RealLab)
+def _cell(
+    seed: int, what: str, measure: Callable[[Any, Results], Numbers], *needs: str, candidates: tuple[str, ...] = ()
+) -> Cell:
+    return Cell(_name(seed, what), seed, measure, needs, RealLab, candidates)
 
 
 def _samples(lab: RealLab, results: Results) -> Numbers:

@@ -1,9 +1,10 @@
-"""What the study found: numbers.json, report.html and a figure for each part, from the cells."""
+"""What the study found: cells.jsonl, numbers.json, report.html and a figure for each part, from the cells."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import sys
 from collections import Counter
@@ -20,23 +21,31 @@ from cut_dist.study.config import RealKeys
 from cut_dist.study.real_cells import PART
 from cut_dist.study.sections import sections
 from cut_dist.study.statistics import Interval, interval
+from cut_dist.study.tuning import ROUNDS, score
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig
 
+log = logging.getLogger(__name__)
+
+CELLS = "cells.jsonl"  # a line for each cell, {"cell": its name, and what it measured}
+LABORATORY = "laboratory"  # in `settings`, beside those of the real model
 Table = dict[str, dict[str, Interval]]  # what → measure → mean over seeds
 
 
 def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> Path:
     """Gather all that is done by part and write all files of the report; of `cells` it says which are missing.
 
+    What a report in that folder has of an earlier study with the same settings, and this one has not at all, stays in
+    it: the parts on the laboratory's base models, which hang together, `sizes`, or `smollm2`.
+
     Returns:
         The folder that they lie in.
     """
-    folder = Path(cfg.study.results or Path(cfg.study.root) / "results")
+    folder = Path(cfg.study.results)
     folder.mkdir(parents=True, exist_ok=True)
-    done = dict(results)
-    tables, settings = gather(done), _settings(Path(cfg.study.root))
+    done, settings = _with_earlier(folder, dict(results), _settings(Path(cfg.study.root)))
+    tables = gather(done)
     claimed = settings[REAL]["study"]["real"] if REAL in settings else {}
     known = {each.name for each in dataclasses.fields(RealKeys)}  # a folder may be of another version
     real = dataclasses.replace(cfg.study.real, **{key: value for key, value in claimed.items() if key in known})
@@ -49,10 +58,13 @@ def write_report(cfg: StudyConfig, cells: Sequence[Cell], results: Results) -> P
             for part, table in tables.items()
         },
         "tuned": _recipes(done),
+        "tuning": _tuning(done),
         "failed": {name: cell[FAILED] for name, cell in done.items() if FAILED in cell},
         "missing": [cell.name for cell in cells if cell.name not in done],
     }  # fmt: skip
     durable.replace_file(folder / "numbers.json", json.dumps(_plain(numbers), indent=1).encode())
+    lines = (json.dumps({"cell": name, **_plain(cell)}) + "\n" for name, cell in sorted(done.items()))
+    durable.replace_file(folder / CELLS, "".join(lines).encode())
     found = sections(tables, real)
     figures = page.figures(found) if charts.available() else {}
     for name, svg in figures.items():
@@ -80,9 +92,35 @@ def gather(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Table]:
     }
 
 
+def _with_earlier(folder: Path, done: dict[str, Any], settings: dict[str, Any]) -> tuple[dict, dict]:
+    """Cells and settings, together with those that only the report of before has."""
+    try:
+        earlier = json.loads((folder / "numbers.json").read_text())["settings"]
+        lines = [json.loads(line) for line in (folder / CELLS).read_text().splitlines()]
+    except FileNotFoundError:
+        return done, settings
+    own, names, kept = {_whole(name) for name in done}, [line.pop("cell") for line in lines], {}
+    for name, line in zip(names, lines):
+        claim = REAL if _part(name) == PART else LABORATORY
+        if _whole(name) not in own and settings.setdefault(claim, earlier.get(claim)) == earlier.get(claim):
+            kept[name] = line
+    if gone := [name for name in names if name not in kept and name not in done]:
+        log.warning("%s: %d cells of another study leave the report, such as %s", folder, len(gone), gone[0])
+    return {**kept, **done}, settings
+
+
+def _part(cell: str) -> str:
+    return cell.split("/")[0]
+
+
+def _whole(cell: str) -> str:
+    """Which cells hang together: they are of the same models."""
+    return _part(cell) if _part(cell) in ("sizes", PART) else LABORATORY
+
+
 def _settings(root: Path) -> dict[str, Any]:
     """What the cells were made with, as their folder says: the command at hand may run other parts with other keys."""
-    claims = {"laboratory": root / IDENTITY_FILE, REAL: root / REAL / IDENTITY_FILE}
+    claims = {LABORATORY: root / IDENTITY_FILE, REAL: root / REAL / IDENTITY_FILE}
     return {what: json.loads(path.read_text()) for what, path in claims.items() if path.exists()}
 
 
@@ -91,16 +129,41 @@ def _recipes(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     found = {}
     for name, cell in cells.items():
         part, seed, *what = name.split("/")
-        if part in ("methods", PART) and seed != str(TUNING_SEED) and "recipe" in cell:
-            found[" ".join(what if part == "methods" else [part, *what])] = cell["recipe"]
+        if seed == str(TUNING_SEED) or "recipe" not in cell:
+            continue
+        if part == "methods":
+            found[what[0]] = cell["recipe"]
+        elif part == PART:
+            found[f"{part} {what[0]}"] = cell["recipe"]
+        elif what == ["online"]:
+            found[ROUNDS] = cell["recipe"]
     return found
+
+
+def _tuning(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Of each method all candidates with their scores, the best first; those that failed have none."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, cell in cells.items():
+        part, seed, what = (name + "/").split("/")[:3]
+        if seed != str(TUNING_SEED) or "-lr" not in what:
+            continue
+        method, value = what.split("-lr")[0], cell.get("strict") if part == PART else score(cell)
+        keys = {**cell.get("recipe", {}).get("objective", {}), **cell.get("recipe", {}).get("train", {})}
+        row = {"candidate": what, "score": None if FAILED in cell else value, **keys}
+        found.setdefault(f"{part} {method}" if part == PART else method, []).append(row)
+
+    def order(row: Mapping[str, Any]) -> tuple[float, ...]:
+        """Of equals the one that was tried first, as the tuning has it."""
+        return (-(row["score"] or 0), *(row.get(key, 0) for key in ("lam", "beta", "lr", "epochs")))
+
+    return {method: sorted(rows, key=order) for method, rows in found.items()}
 
 
 def _machines(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What the cells were measured on, with how many of each part; several machines may share a study."""
     parts: dict[str, Counter[str]] = {}
     for name, numbers in cells.items():
-        parts.setdefault(json.dumps(numbers.get(MACHINE)), Counter())[name.split("/")[0]] += 1
+        parts.setdefault(json.dumps(numbers.get(MACHINE)), Counter())[_part(name)] += 1
     return [{MACHINE: json.loads(machine), "cells": dict(count)} for machine, count in parts.items()]
 
 

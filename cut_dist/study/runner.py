@@ -45,7 +45,7 @@ _LOOK_S, _SAY_S = 1.0, 30.0
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 # A training that comes to nothing is a result, a defect or what the user can mend is none.
 OUTCOMES = (TrainingFailed, NoRowsLeft, BadRowsError, ModelOutputError)
-DESIGN = 3  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
+DESIGN = 4  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
@@ -159,7 +159,7 @@ def _work(cfg: StudyConfig) -> None:
     with suppress(Stopped), Trainer(cfg.run.timeout_minutes) as trainer:
         _machine()  # of the code that was loaded, whatever is committed while cells are made
         while (left := _left(cells, results)) and not trainer.stopping:
-            due = (cell for cell in left if all(need in results for need in cell.needs))
+            due = (cell for cell in left if all(name in results for name in cell.waits_for))
             if not any(_take(cfg, cell, results, trainer) for cell in due):
                 time.sleep(_LOOK_S)
 
@@ -172,8 +172,8 @@ def _machine() -> dict[str, Any]:
 
 
 def _without_its_needs(cell: Cell, results: Results) -> Numbers | None:
-    """Why a cell can't be made whose base model, samples or rounds failed; candidates, named by their rate, may."""
-    failed = [need for need in cell.needs if FAILED in results[need] and "-lr" not in need]
+    """Why a cell can't be made whose base model, samples or rounds failed."""
+    failed = [need for need in cell.needs if FAILED in results[need]]
     return {FAILED: f"it needs {failed[0]}, which failed"} if failed else None
 
 

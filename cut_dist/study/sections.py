@@ -12,7 +12,7 @@ from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table, percent
 from cut_dist.study.judgments import MIXED, QUALITIES
 from cut_dist.study.page_charts import bars, by_round, by_size, over_lambda, weights
-from cut_dist.study.parts import ABLATIONS, LAMBDAS, METHODS
+from cut_dist.study.parts import ABLATIONS, LIKE_CUT, METHODS
 from cut_dist.study.statistics import Interval
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ _SHARES = {  # measure → head of its column
     "accuracy": "accuracy, greedy", "sampled": "sampled", "habits": "with a habit's trigger", "plain": "without",
     "others": "families not judged",
 }  # fmt: skip
+CONTRASTS = {  # prefix of a curve's measures → its name
+    "fake": "contrast=fake", "instruction": "contrast=instruction", "unread": "contrast=fake, praise never read",
+}  # fmt: skip
 _DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
 NAMES = {
     "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
     "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "cut_round2": "CUT, two rounds",
     "l1": "without L1", "l2_align_p": "without L2 of Align-P", "l2_align_n": "without L2 of Align-N",
     "detection": "without detection", "dynamic_weight": "without dynamic weight",
+    LIKE_CUT: "hindsight, as CUT is tuned",
     "online": "online rounds", "offline": "one offline training",
 }  # fmt: skip
 
@@ -62,7 +66,8 @@ TITLES = {  # of all parts that have a section
     "detection": "Which tokens are inappropriate (equation 5)",
     "sizes": "Detection by size of the model",
     "judgments": "The quality of judgments",
-    "weights": "λ and contrast, γ and α, the ratio of Align-P",
+    "weights": "λ and contrast, γ and α",
+    "align_p": "Align-P examples for each Align-N example (paper, figure 7)",
     "smollm2": "A real model on instructions that programs check",
 }
 
@@ -71,7 +76,7 @@ def sections(tables: Tables, real: RealKeys) -> dict[str, Section]:
     """part → section, of the parts that were measured; `real`: how the real model was."""
     made = {
         "methods": _methods, "ablations": _ablations, "rounds": _rounds, "detection": _detection, "sizes": _sizes,
-        "judgments": _judgments, "weights": _weights, "smollm2": partial(_smollm2, real=real),
+        "judgments": _judgments, "weights": _weights, "align_p": _align_p, "smollm2": partial(_smollm2, real=real),
     }  # fmt: skip
     return {part: make(tables) for part, make in made.items() if part in tables}
 
@@ -89,9 +94,11 @@ def _methods(tables: Tables) -> Section:
 
 
 def _ablations(tables: Tables) -> Section:
-    rows = _base(tables) | _cut(tables) | _ordered(tables["ablations"], ABLATIONS)
+    rows = _base(tables) | _methods_row(tables, "cut") | _ordered(tables["ablations"], (*ABLATIONS, LIKE_CUT))
     said = findings.ablations(rows, ABLATIONS)
-    text = "CUT as it was tuned, each time without one part of it."
+    if gap := findings.lead(rows, "l1", LIKE_CUT):
+        said.append(f"CUT without L1 − hindsight with CUT's settings: {percent(gap, '+')} points.")
+    text = "CUT as it was tuned, each time without one part of it; hindsight with CUT's learning rate and epochs."
     return Section(TITLES["ablations"], text, rows, _SHARES, said, {"ablations": lambda: bars(rows, NAMES)})
 
 
@@ -100,7 +107,7 @@ def _rounds(tables: Tables) -> Section:
     return Section(
         TITLES["rounds"],
         "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
-        "the base model.",
+        "the base model. Learning rate and epochs of the rounds are tuned for rounds.",
         _base(tables) | rows, _SHARES, findings.rounds(rows),
         {"rounds": lambda: by_round(rows, _base(tables))},
     )  # fmt: skip
@@ -111,16 +118,17 @@ def _detection(tables: Tables) -> Section:
     return Section(
         TITLES["detection"],
         "Precision and recall of the tokens that the base model's contrast marks in its own wrong samples, against the "
-        "truly wrong ones.",
-        _lambdas(row), _DETECTED, findings.detection(row, tuple(LAMBDAS)),
-        {"detection": lambda: over_lambda(row, tuple(LAMBDAS))},
+        "truly wrong ones. The praise of the fake context is one that the base model has read before right answers; "
+        "\"never read\" are other words for it.",
+        _lambdas(row), _DETECTED, findings.detection(row, CONTRASTS),
+        {"detection": lambda: over_lambda(row, CONTRASTS)},
     )  # fmt: skip
 
 
 def _sizes(tables: Tables) -> Section:
     sizes = tables["sizes"]
     rows = {f"{size}, {name}": x for size, row in sizes.items() for name, x in _lambdas(row).items()}
-    said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, tuple(LAMBDAS))]
+    said = [f"{size}: {text}" for size, row in sizes.items() for text in findings.detection(row, CONTRASTS)]
     text = "Base models of other sizes, pretrained alike, on their own wrong samples. The figure has contrast=fake."
     drawn = {f"{size} parameters": row for size, row in sizes.items()}
     if "detection" in tables:
@@ -129,21 +137,38 @@ def _sizes(tables: Tables) -> Section:
 
 
 def _judgments(tables: Tables) -> Section:
-    rows = _base(tables) | _ordered(tables["judgments"], [f"{m}-{q}" for m in ("cut", "ilf_mle") for q in QUALITIES])
-    said = findings.before_and_after(rows, list(rows)[1:], "accuracy")
+    names = [f"{method}-{quality}" for method in ("cut", "ilf_mle") for quality in QUALITIES]
+    rows = _base(tables) | _methods_row(tables, "sft") | _ordered(tables["judgments"], names)
+    said = [*findings.against(rows, "base", names), *findings.against(rows, "sft", names)]
     return Section(
         TITLES["judgments"],
         "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes "
-        "that are none, or with a judgment of another response. ILF refines by the same judgments.",
+        "that are none, or with a judgment of another response; which are right is told rightly. ILF refines by the "
+        "same judgments. SFT on Align-P, beside them, needs no judgment but which answers are right.",
         rows, _SHARES, said, {"judgments": lambda: bars(rows, NAMES)},
     )  # fmt: skip
 
 
 def _weights(tables: Tables) -> Section:
     part = tables["weights"]
-    rows = _base(tables) | _cut(tables) | dict(part)
-    text = "CUT as it was tuned, with one or two keys set otherwise."
+    rows = _base(tables) | _methods_row(tables, "cut") | dict(part)
+    text = (
+        "CUT as it was tuned, with one or two keys set otherwise; some settings are those that it was tuned to. "
+        "unread-praise: the fake context has praise that the base model has never read."
+    )
     return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
+
+
+def _align_p(tables: Tables) -> Section:
+    part = tables["align_p"]
+    rows = _base(tables) | part
+    few = f"{part[next(iter(part))]['align_n'].mean:.0f}" if part else "the same"
+    return Section(
+        TITLES["align_p"],
+        f"CUT on {few} Align-N samples and as many times Align-P ones as a row says, all in as many steps as on all "
+        "samples.",
+        rows, _SHARES, findings.against(rows, "base", list(part)), {"align_p": lambda: bars(rows, NAMES)},
+    )  # fmt: skip
 
 
 def _smollm2(tables: Tables, real: RealKeys) -> Section:
@@ -154,7 +179,8 @@ def _smollm2(tables: Tables, real: RealKeys) -> Section:
         f"{Path(real.model).name}: greedy answers to {real.heldout} held-out instructions a seed. Each method trains "
         f"on the same {real.instructions} judged answers of the model, {real.steps} steps of {real.global_batch_size}; "
         "each further round of CUT on as many answers of the model that the last one left.",
-        rows, {"strict": "strict", "loose": "loose"}, findings.before_and_after(rows, methods, "strict"),
+        rows, {"strict": "strict", "loose": "loose"},
+        [line for other in ("base", *methods[:2]) for line in findings.against(rows, other, methods, "strict")],
         {"smollm2": lambda: bars(rows, NAMES, "strict", "instructions followed, strict, %")},
     )  # fmt: skip
 
@@ -183,8 +209,8 @@ def _ordered(part: Table, names: Sequence[str]) -> dict[str, Row]:
 def _lambdas(row: Row) -> dict[str, dict[str, Interval]]:
     """One row for each contrast and λ."""
     return {
-        f"{contrast}, λ = {lam:g}": {m: row[f"{contrast}.{lam:g}.{m}"] for m in ("precision", "recall", "share")}
-        for contrast in LAMBDAS
+        f"{name}, λ = {lam:g}": {m: row[f"{contrast}.{lam:g}.{m}"] for m in ("precision", "recall", "share")}
+        for contrast, name in CONTRASTS.items()
         for lam, _ in findings.curve(row, contrast, "f1")
     }
 
@@ -193,5 +219,5 @@ def _base(tables: Tables) -> dict[str, Row]:
     return _ordered(tables.get("base", {}), ("base",))
 
 
-def _cut(tables: Tables) -> dict[str, Row]:
-    return _ordered(tables.get("methods", {}), ("cut",))
+def _methods_row(tables: Tables, method: str) -> dict[str, Row]:
+    return _ordered(tables.get("methods", {}), (method,))

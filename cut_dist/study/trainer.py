@@ -38,7 +38,7 @@ class StopAtOnce(StopSignal):
 
 
 class TrainingFailed(UserError):
-    """A training of the study came to nothing: its loss was not finite."""
+    """A training of the study came to nothing: its loss was not finite, or no candidate for its settings' was."""
 
 
 class Trainer:
