@@ -1,0 +1,60 @@
+"""What each method is trained with: the best of its candidates on a laboratory that no result comes from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cut_dist.study.cells import TUNING_SEED, Numbers, Results
+from cut_dist.study.trainer import TrainingFailed
+
+if TYPE_CHECKING:
+    from cut_dist.study.config import StudyKeys
+
+ROUNDS = "rounds"  # CUT in rounds, whose trainings are shorter: tuned like a method
+GRIDS = {"cut": ("lam", (1.1, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training: keys of the groups `objective`, `train` and `data` that differ from conf/study.yaml."""
+
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+def candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:
+    """Name of a cell → recipe: every learning rate with every number of epochs and value of the method's own key."""
+    key, values = GRIDS.get(method, ("", (None,)))
+    found = {}
+    for value, lr, epochs in itertools.product(values, study.lrs, study.epochs):
+        objective = {"name": "cut" if method == ROUNDS else method} | ({key: value} if key else {})
+        name = f"{method}-lr{lr:g}-epochs{epochs:g}" + (f"-{key}{value:g}" if key else "")
+        found[f"tuning/{TUNING_SEED}/{name}"] = Recipe(objective, {"lr": lr, "epochs": epochs})
+    return found
+
+
+def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
+    """The candidate of `method` with the best score; of equals the first.
+
+    Raises:
+        TrainingFailed: none of its candidates could be measured.
+    """
+    recipes = candidates(study, method)
+    best = max(recipes, key=lambda name: score(results[name]))
+    if score(results[best]) < 0:
+        raise TrainingFailed(f"none of the candidates of {method} could be measured, so it has no settings")
+    return recipes[best]
+
+
+def score(numbers: Numbers) -> float:
+    """Greedy accuracy over all families alike, the never judged ones too: what ruins these is not to be chosen.
+
+    Returns:
+        From 0 to 1; −1 of a cell that failed.
+    """
+    families = numbers.get("families")
+    return sum(families.values()) / len(families) if families else -1.0
