@@ -150,7 +150,7 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
     assert numbers["tuned"]["sft"]["train"] == {"lr": 1e-4}
     assert {"smollm2 cut", "smollm2 cut_round2"} <= set(numbers["tuned"])
     chosen = html.rpartition("What the tuning chose")[2]
-    assert "0.0001" in chosen and "lr (least)" in chosen and "sft-lr1e-05-epochs4, 50.0" in chosen
+    assert "0.0001" in chosen and "lr (least)" in chosen and "sft-lr1e-05-epochs16, 50.0" in chosen
     assert [row["lr"] for row in numbers["tuning"]["sft"]][::3] == cfg.study.lrs  # all of them, the best first
     assert {"rounds", "ilf_dpo", "smollm2 cut"} <= set(numbers["tuning"])
 

@@ -6,6 +6,7 @@ import random
 import re
 
 import pytest
+from lab_answers import expected
 from transformers import AutoTokenizer
 
 from cut_dist.config_compose import compose_config
@@ -17,29 +18,6 @@ from cut_dist.study.tokenizer import make_tokenizer
 from cut_dist.study.world import FAMILIES, JUDGED, LETTERS, OTHERS, draw, slip, wrong_tokens
 
 SEEDS = range(300)
-
-
-def expected(instruction: str) -> list[str]:
-    """The answer to an instruction, from its words alone."""
-    task, *words = instruction.split()
-    if task == "sort":
-        return sorted(words, key=int)
-    if task == "descend":
-        return sorted(words, key=lambda digit: -int(digit))
-    if task == "reverse":
-        return list(reversed(words))
-    if task == "copy":
-        return words
-    if task == "add":
-        return [str((int(words[0]) + int(digit)) % 10) for digit in words[2:]]
-    if task == "number":
-        return [str("abcdefgh".index(letter) + 1) for letter in words]
-    if task == "next":
-        return [chr(ord(letter) + 1) for letter in words]
-    if task == "replace":
-        return [words[2] if digit == words[0] else digit for digit in words[4:]]
-    assert task == "join"
-    return list(f"{words[-1]}".join(words[:-2]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
