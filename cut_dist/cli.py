@@ -44,7 +44,7 @@ options:
   --config-file FILE  take a composed configuration, a run's config.yaml; only KEY=VALUE goes on top
   --help              this text
 
-Every key is explained in {train_yaml}."""
+Every key is explained in {yamls}."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,7 +89,7 @@ def hydra_entry(
             print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_CONFIGURATION)
     if options.help and rank == 0:
-        print(_usage())
+        print(_usage(config_name))
     elif options.cfg and not options.multirun and rank == 0:
         print(OmegaConf.to_yaml(dataclasses.asdict(cfg)), end="")
         cfg = None
@@ -146,7 +146,7 @@ def _sweep(run: Callable[[Request], int] | None, options: argparse.Namespace) ->
     return print_jobs if options.cfg else run
 
 
-def _usage() -> str:
+def _usage(config_name: str) -> str:
     folder = conf_dir()
     with initialize_config_dir(str(folder), job_name="help", version_base="1.3"):
         groups = config_groups()
@@ -155,7 +155,8 @@ def _usage() -> str:
         first, other = f"  {name + ':':<20}", " " * 22
         text += textwrap.fill(" ".join(members), 100, initial_indent=first, subsequent_indent=other) + "\n"
     script = os.path.relpath(sys.argv[0]) if sys.argv[0] else "launch/train.py"
-    return _USAGE.format(script=script, groups=text, train_yaml=os.path.relpath(folder / "train.yaml"))
+    yamls = " and ".join(os.path.relpath(folder / f"{name}.yaml") for name in dict.fromkeys((config_name, "train")))
+    return _USAGE.format(script=script, groups=text, yamls=yamls)
 
 
 def _let_rank_0_speak(rank: int) -> None:

@@ -93,7 +93,8 @@ class Recorder:
         if warmup >= total:
             reached, peak = self.cfg.train.lr * (total - 1) / warmup, self.cfg.train.lr
             text = "the warm-up of %d steps outlasts the run's %d: lr rises to %.1e and never reaches train.lr=%.1e"
-            log.warning(f"{text}; set train.warmup_steps lower if that is not meant", warmup, total, reached, peak)
+            remedy = "lower train.warmup_steps or train.warmup_ratio if that is not meant"
+            log.warning(f"{text}; {remedy}", warmup, total, reached, peak)
 
     def begin_progress(self, step: int, total: int) -> None:
         """Show a bar where there is a terminal; elsewhere each step is a log line."""

@@ -177,6 +177,6 @@ def test_detection_counts_the_contexts_of_each_contrast(made):
     assert at["unread"][2.5]["recall"] == 1 and at["unread"][4.0]["recall"] == 0  # threefold
     assert at["instruction"][1.1]["recall"] == at["instruction"][1.1]["precision"] == 0  # marks right tokens
     assert numbers["mean_p"]["wrong"]["authentic"] == pytest.approx(0.1)
-    assert set(made.results["sizes/0/0.4M"]) >= {*contrasts, "accuracy"}
-    assert made.runs["seed0-0.4M", "base"].cfg.model.random_init["num_hidden_layers"] == 2
+    assert set(made.results["sizes/0/400k"]) >= {*contrasts, "accuracy"}
+    assert made.runs["seed0-400k", "base"].cfg.model.random_init["num_hidden_layers"] == 2
 

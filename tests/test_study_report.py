@@ -77,8 +77,8 @@ def test_seeds_that_failed_in_one_row_leave_the_pairs_of_the_others_right():
 def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
     papers = accuracies(detection=0.0, l1=0.3, l2_align_n=0.5, dynamic_weight=0.7, cut=0.8)
     said = findings.ablations(papers, ABLATIONS)
-    assert said[0].startswith("Against CUT, without each: detection -80.0")
-    assert said[-1].startswith("Between neighbours: detection and l1 +30.0")
+    assert said[0].startswith("Against CUT: without detection -80.0")
+    assert said[-1].startswith("Between neighbours: without L1 − without detection +30.0")
     assert said[-3:-1] == [
         "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's TruthfulQA: the same.",
         "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's RLsum: another, "
@@ -88,10 +88,11 @@ def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
 
 
 def test_another_setting_is_recommended_only_where_it_is_told_apart():
-    table = accuracies(base=0.3, cut=0.8) | {"gamma0": accuracies(x=0.9)["x"], "gamma2": accuracies(x=0.4)["x"]}
-    assert findings.weights(table)[0].startswith("Candidate: gamma0.")
-    table["gamma0"] = {"accuracy": interval([0.9, 0.7, 0.83])}
-    assert findings.weights(table)[0].startswith("CUT stays as it was tuned. gamma0 has the best")
+    made = accuracies(best=0.9, other=0.4)
+    table = accuracies(base=0.3, cut=0.8) | {"gamma0-alpha1": made["best"], "fake-lam5": made["other"]}
+    assert findings.weights(table)[0].startswith("Candidate: γ = 0, α = 1.")
+    table["gamma0-alpha1"] = {"accuracy": interval([0.9, 0.7, 0.83])}
+    assert findings.weights(table)[0].startswith("CUT stays as it was tuned. γ = 0, α = 1 has the best")
     assert findings.weights(accuracies(base=0.3, cut=0.8)) == []
 
 

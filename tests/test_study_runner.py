@@ -237,11 +237,28 @@ def test_a_cell_whose_base_model_failed_says_so_and_a_failed_candidate_stops_not
 @pytest.mark.parametrize(
     ("key", "said"),
     [("study.lrs=[]", "study.lrs=.*numbers above 0"), ("study.epochs=[0]", "study.epochs=.*numbers above 0"),
-     ("study.real.lrs=[-1.0]", "study.real.lrs=.*numbers above 0"), ("+study.sizes.x={layers: 2}", "layers")],
+     ("study.real.lrs=[-1.0]", "study.real.lrs=.*numbers above 0"), ("+study.sizes.x={layers: 2}", "sizes.x.*layers"),
+     ("study.real.max_new_tokens=512", "study.real.max_new_tokens=512: must be less than study.real.max_length=512"),
+     ("study.root=", "study.root='': must name a folder")],
 )  # fmt: skip
 def test_what_no_cell_could_be_made_with_is_refused_at_once(key, said):
     with pytest.raises(ConfigError, match=said):
         compose_config("study", [key], StudyConfig)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("objective=sft", "objective='sft': must be cut"), ("objective.without=l1", "objective.without='l1': is set by"),
+     ("+experiment=smoke", "train.max_steps=10: must be null"), ("model=smollm2_135m", "model=.*random_init"),
+     ("study.root={file}/study", "study.root=.*Not a directory. Choose another"),
+     ("study.results={file}", "study.results=.*File exists. Choose another")],
+)  # fmt: skip
+def test_what_only_a_start_would_find_is_refused_before_a_cell_is_made(key, said, tmp_path):
+    (tmp_path / "file").touch()
+    folders = [f"study.root={tmp_path / 'study'}", f"study.results={tmp_path / 'results'}"]
+    cfg = compose_config("study", [*folders, "study.parts=[base]", key.format(file=tmp_path / "file")], StudyConfig)
+    with pytest.raises(ConfigError, match=said):
+        runner.run_study(cfg)
 
 
 def test_a_size_is_the_name_of_a_folder():

@@ -138,8 +138,10 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
         "heldout_align_n": sum(e.is_negative for e in heldout),
     }
     if not train:
-        why = f"{_counts_line(counts)}\n{reject_table(rejects + overlong)}"
-        raise NoRowsLeft(f"{cfg.path}: no row is left to train on: {why}")
+        why = [_counts_line(counts), reject_table(rejects + overlong)]
+        if counts["left_out_by_objective"]:
+            why.append(f"objective={objective} has no use for the others: docs/objectives.md says what it trains on.")
+        raise NoRowsLeft(f"{cfg.path}: no row is left to train on: " + "\n".join(text for text in why if text))
     if objective == "judge":  # verdicts have chosen and counted the rows; all are learned alike
         train, heldout = ([replace(e, is_negative=False) for e in part] for part in (train, heldout))
     hashed = content_hash(train, heldout, heldout_own)

@@ -121,7 +121,9 @@ def shorten(text: str) -> str:
 
 
 def reject_table(rejects: Sequence[Reject]) -> str:
-    """The first 20 rejects as aligned "place  reason" lines, then the count of each kind."""
+    """The first 20 rejects as aligned "place  reason" lines, then the count of each kind; empty for none."""
+    if not rejects:
+        return ""
     shown = rejects[:_LISTED_REJECTS]
     width = max((len(r.place) for r in shown), default=0)
     lines = [f"  {r.place:<{width}}  {r.reason}" for r in shown]

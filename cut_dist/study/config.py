@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cut_dist.config import Config, ModelConfig
-from cut_dist.config_check import NAME_RULE, is_name, ranged, require
+from cut_dist.config_check import NAME_RULE, ConfigError, is_name, ranged, require
 
 _SIZES = {
-    "0.4M": {"num_hidden_layers": 2},
-    "2.9M": {"num_hidden_layers": 6, "hidden_size": 192, "intermediate_size": 576},
+    "400k": {"num_hidden_layers": 2},
+    "2900k": {"num_hidden_layers": 6, "hidden_size": 192, "intermediate_size": 576},
 }
 
 
@@ -39,6 +39,8 @@ class RealKeys:
 
     def __post_init__(self) -> None:
         _check_grid("study.real.lrs", self.lrs)
+        room = f"must be less than study.real.max_length={self.max_length}, the room of prompt and answer"
+        require(self.max_new_tokens < self.max_length, "study.real.max_new_tokens", self.max_new_tokens, room)
 
 
 @dataclass
@@ -63,11 +65,16 @@ class StudyKeys:
     real: RealKeys = field(default_factory=RealKeys)
 
     def __post_init__(self) -> None:
+        require(bool(self.root), "study.root", self.root, "must name a folder")
+        require(bool(self.results), "study.results", self.results, "must name a folder")
         _check_grid("study.lrs", self.lrs)
         _check_grid("study.epochs", self.epochs)
         for size, keys in self.sizes.items():
-            require(is_name(size), "study.sizes", size, f"must be {NAME_RULE}")
-            ModelConfig(tokenizer="lab", random_init=keys)  # names the key that is none
+            require(is_name(size) and "." not in size, "study.sizes", size, f"must be {NAME_RULE}, without dots")
+            try:
+                ModelConfig(tokenizer="lab", random_init=keys)
+            except ConfigError as error:
+                raise ConfigError(f"study.sizes.{size}: {error}") from error
 
 
 def _check_grid(key: str, values: list[float]) -> None:

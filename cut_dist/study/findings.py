@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from cut_dist.study.names import name_of
 from cut_dist.study.statistics import Interval, difference
 
 Row = Mapping[str, Interval]
@@ -21,9 +22,8 @@ PAPER_ABLATIONS = {
 
 def percent(x: Interval, sign: str = "") -> str:
     """A share in per cent with its interval."""
-    if math.isnan(x.low):
-        return f"{100 * x.mean:{sign}.1f}"
-    return f"{100 * x.mean:{sign}.1f} [{100 * x.low:{sign}.1f}, {100 * x.high:{sign}.1f}]"
+    mean, low, high = (f"{round(100 * value, 1) + 0.0:{sign}.1f}" for value in (x.mean, x.low, x.high))  # no −0.0
+    return mean if math.isnan(x.low) else f"{mean} [{low}, {high}]"
 
 
 def lead(table: Table, first: str, second: str, measure: str = "accuracy") -> Interval | None:
@@ -46,13 +46,14 @@ def methods(table: Table, baselines: Sequence[str]) -> list[str]:
         return ["CUT and a baseline have no seed in common yet."]
     own, theirs = table["cut"]["accuracy"], table[rival]["accuracy"]
     said = [
-        f"CUT − best baseline ({rival}), paired by seed: {percent(gap, '+')} points of greedy accuracy over "
+        f"CUT − best baseline ({name_of(rival)}), paired by seed: {percent(gap, '+')} points of greedy accuracy over "
         f"{len(gap.values)} seeds. A mean of at least {100 * AHEAD:.0f}: {_yes(gap.mean >= AHEAD)}; told from 0: "
         f"{_yes(gap.low > 0)}; the intervals of the two apart: {_yes(own.low > theirs.high)}."
     ]
     for measure, head in (("sampled", "Sampled"), ("others", "Greedy, families that were never judged")):
-        gaps = {name: found for name in ("base", *baselines) if (found := lead(table, "cut", name, measure))}
-        said += [f"{head}, CUT − each: " + _listed(gaps) + "."] if gaps else []
+        others = ("base", *baselines)
+        gaps = {name_of(name): found for name in others if (found := lead(table, "cut", name, measure))}
+        said += [f"{head}, CUT − each: {_listed(gaps)}."] if gaps else []
     return said
 
 
@@ -61,14 +62,14 @@ def _yes(it_is: bool) -> str:
 
 
 def _listed(gaps: Mapping[str, Interval]) -> str:
-    return ", ".join(f"{name} {percent(gap, '+')}" for name, gap in gaps.items())
+    return "; ".join(f"{name} {percent(gap, '+')}" for name, gap in gaps.items())
 
 
 def ablations(table: Table, parts: Sequence[str]) -> list[str]:
     """How much each part is worth, the most first, and whether that is the order of the paper."""
     losses = {part: gap for part in parts if (gap := lead(table, part, "cut")) is not None}
     order = sorted(losses, key=lambda part: losses[part].mean)
-    said = ["Against CUT, without each: " + _listed({part: losses[part] for part in order}) + "."] if order else []
+    said = [f"Against CUT: {_listed({name_of(part): losses[part] for part in order})}."] if order else []
     if not any(gap.apart() for gap in losses.values()):
         return [*said, "None is told apart from CUT, so they have no order to hold against the paper's."]
     for measure, worst_first in PAPER_ABLATIONS.items():
@@ -77,19 +78,20 @@ def ablations(table: Table, parts: Sequence[str]) -> list[str]:
         if len(here) > 1:
             verdict = "the same" if here == there else f"another, {', '.join(there)}"
             said.append(f"Worst first: {', '.join(here)}. By the paper's {measure}: {verdict}.")
-    steps = {f"{a} and {b}": gap for a, b in pairwise(order) if (gap := lead(table, b, a)) is not None}
-    said += ["Between neighbours: " + _listed(steps) + "."] if steps else []
+    steps = {f"{name_of(b)} − {name_of(a)}": gap for a, b in pairwise(order) if (gap := lead(table, b, a)) is not None}
+    said += [f"Between neighbours: {_listed(steps)}."] if steps else []
     return said
 
 
 def weights(table: Table) -> list[str]:
     """Which of the settings does best, and whether it is told apart from CUT as it was tuned, row "cut"."""
-    name = best(table, [what for what in table if what not in ("base", "cut")])
-    gap = lead(table, name, "cut") if name else None
+    settings = [what for what in table if what not in ("base", "cut")]
+    row = best(table, settings)
+    gap = lead(table, row, "cut") if row else None
     if gap is None:
         return []
-    count = len([what for what in table if what not in ("base", "cut")])
-    ahead = f"{name} has the best accuracy of {count} settings, {percent(gap, '+')} points against CUT as it was tuned"
+    name, points = name_of(row), percent(gap, "+")
+    ahead = f"{name} has the best accuracy of {len(settings)} settings, {points} points against CUT as it was tuned"
     if gap.low > 0:
         return [f"Candidate: {name}. {ahead}. The best of many is flattered by its choice: the interval knows of one."]
     return [f"CUT stays as it was tuned. {ahead}: not told apart from it, or behind."]
@@ -133,5 +135,5 @@ def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, Interval]]:
 
 def against(table: Table, other: str, methods: Sequence[str], measure: str = "accuracy") -> list[str]:
     """The lead of each method over another row, such as the base model's."""
-    gains = {name: gap for name in methods if name != other and (gap := lead(table, name, other, measure))}
-    return [f"Points against {other}: {_listed(gains)}."] if gains else []
+    gains = {name_of(name): gap for name in methods if name != other and (gap := lead(table, name, other, measure))}
+    return [f"Points against {name_of(other)}: {_listed(gains)}."] if gains else []

@@ -9,11 +9,12 @@ from typing import Any
 
 from cut_dist import charts
 from cut_dist.study.findings import percent
-from cut_dist.study.sections import NAMES, TITLES, Section
+from cut_dist.study.names import name_of
+from cut_dist.study.sections import TITLES, Section
 from cut_dist.study.statistics import Interval
 from cut_dist.web_page import REPORT_STYLE, document, escape, table
 
-_TUNED = ("lr", "epochs", "lam", "beta")
+_TUNED = ("lr", "epochs", "lam", "gamma", "beta")
 _NAMES_LEFT = "th:first-child, td:first-child { text-align: left; }"
 
 
@@ -41,8 +42,11 @@ def render(found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapp
         f"<dt>{escape(name)}</dt><dd><code>{escape(json.dumps(value))}</code></dd>" for name, value in about.items()
     )
     intro = (
+        "All parts but that of the real model are of a laboratory: a model of 1.1 million parameters, pretrained on a "
+        "synthetic language of small tasks with bad habits, mistakes that it makes where a task has their trigger. "
+        "Responses are its own, judged in varied English; some families of tasks are never judged and show damage. "
         "Means over seeds, as many as each row says, with 95 % intervals (Student's t); shares in per cent. Each seed "
-        "has its own base model, instructions, samples and trainings. How all of it is made: docs/study.md."
+        "has its own base model, instructions, samples and trainings. How it is made, what was found: docs/study.md."
     )
     tried = {name.split("/")[0] for name in numbers["failed"]}
     absent = [part for part in TITLES if part not in found and part not in tried]
@@ -51,7 +55,7 @@ def render(found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapp
     body = (
         f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{left_out}{note}{parts}'
         f"{_tuned(numbers['tuned'], numbers['tuning'])}<section><h2>Cells that failed</h2>{failed}</section>"
-        f"<section><h2>What was run, on what</h2><dl><dt>command</dt><dd><code>{command}</code></dd>{facts}</dl>"
+        f"<section><h2>What was run, on what</h2><dl><dt>last command</dt><dd><code>{command}</code></dd>{facts}</dl>"
         "</section>"
     )
     return document("cut_dist: does it work?", REPORT_STYLE + _NAMES_LEFT, body)
@@ -79,7 +83,7 @@ def _section(section: Section, drawn: Mapping[str, str], lost: str) -> str:
         if any(m in row for row in section.rows.values())
     }  # fmt: skip
     rows = [
-        (NAMES.get(what, what), *(percent(row[m]) if m in row else "–" for m in measures),
+        (name_of(what), *(percent(row[m]) if m in row else "–" for m in measures),
          *(_plain(row[m]) if m in row else "–" for m in perplexity),
          str(max((len(x.values) for x in row.values()), default=0)))
         for what, row in section.rows.items()
@@ -98,7 +102,7 @@ def _tuned(recipes: Mapping[str, Any], tuning: Mapping[str, Sequence[Mapping[str
     settings = {method: {**r["objective"], **r["train"]} for method, r in recipes.items()}
     keys = [key for key in _TUNED if any(key in own for own in settings.values())]
     rows = [
-        (NAMES.get(m, m), *(f"{own[k]:g}" if k in own else "–" for k in keys), *_choice(tuning.get(m, ())))
+        (name_of(m), *(f"{own[k]:g}" if k in own else "–" for k in keys), *_choice(tuning.get(m, ())))
         for m, own in settings.items()
     ]
     head = ("", *keys, "score", "next best, score", "candidates", "at an edge of its grid")

@@ -9,15 +9,16 @@ from cut_dist import charts
 from cut_dist.charts import Line
 from cut_dist.study import findings
 from cut_dist.study.findings import Row, Table
+from cut_dist.study.names import name_of
 from cut_dist.study.statistics import Interval
 
-_LAMBDA, _PAIR = re.compile(r"(\w+)-lam(.+)"), re.compile(r"gamma(.+)-alpha(.+)")  # names of the part `weights`
+_LAMBDA = re.compile(r"(\w+)-lam(.+)")  # names of the part `weights`
 
 
-def bars(rows: Table, names: Mapping[str, str], measure: str = "accuracy", xlabel: str = "greedy accuracy, %") -> str:
+def bars(rows: Table, measure: str = "accuracy", xlabel: str = "greedy accuracy, %") -> str:
     """A mean with its interval for each row that has the measure."""
     shown = [
-        (names.get(what, what), *(100 * value for value in (row[measure].mean, row[measure].low, row[measure].high)))
+        (name_of(what), *(100 * value for value in (row[measure].mean, row[measure].low, row[measure].high)))
         for what, row in rows.items()
         if measure in row
     ]
@@ -26,14 +27,14 @@ def bars(rows: Table, names: Mapping[str, str], measure: str = "accuracy", xlabe
 
 def over_lambda(row: Row, contrasts: Mapping[str, str]) -> str:
     """Precision and recall of the inappropriate tokens, a panel for each contrast."""
-    panels = {name: _precision_and_recall(row, contrast) for contrast, name in contrasts.items()}
+    panels = {f"{name}, %": _precision_and_recall(row, contrast) for contrast, name in contrasts.items()}
     panels = {name: lines for name, lines in panels.items() if any(line.points for line in lines)}
-    return charts.curves(panels, label="Precision and recall over λ", xlabel="λ")
+    return charts.curves(panels, label="Precision and recall over λ, %", xlabel="λ")
 
 
 def by_size(rows: Table) -> str:
     """The same for contrast=fake, a panel for each model."""
-    panels = {what: _precision_and_recall(row, "fake") for what, row in rows.items()}
+    panels = {f"{what}, %": _precision_and_recall(row, "fake") for what, row in rows.items()}
     return charts.curves(panels, label="Precision and recall over λ by size of the model", xlabel="λ")
 
 
@@ -42,8 +43,8 @@ def _precision_and_recall(row: Row, contrast: str) -> list[Line]:
 
 
 def _line(name: str, points: Sequence[tuple[float, Interval]]) -> Line:
-    """Means with their intervals."""
-    return Line(name, [(x, y.mean) for x, y in points], [(y.low, y.high) for _, y in points])
+    """Means with their intervals, in per cent."""
+    return Line(name, [(x, 100 * y.mean) for x, y in points], [(100 * y.low, 100 * y.high) for _, y in points])
 
 
 def by_round(part: Table, base: Table) -> str:
@@ -55,18 +56,15 @@ def by_round(part: Table, base: Table) -> str:
     if "offline" in part and after:
         level = part["offline"]["accuracy"]
         lines.append(_line("one offline training on as many samples", [(0.0, level), (after[-1][0], level)]))
-    return charts.curves({"greedy accuracy": lines}, label="Accuracy by round", xlabel="round")
+    return charts.curves({"greedy accuracy, %": lines}, label="Accuracy by round", xlabel="round")
 
 
 def weights(part: Table) -> dict[str, Callable[[], str]]:
     """λ by contrast as curves, γ and α as bars; of rows named as in `parts`."""
     measured = {name: row for name, row in part.items() if "accuracy" in row}
     lams = {match.groups(): row for name, row in measured.items() if (match := _LAMBDA.fullmatch(name))}
-    pairs = {"γ = {}, α = {}".format(*match.groups()): row
-             for name, row in measured.items() if (match := _PAIR.fullmatch(name))}  # fmt: skip
-    drawn = {
-        "weights_lambda": (lams, lambda: _lambdas(lams)), "weights_gamma_alpha": (pairs, lambda: bars(pairs, {})),
-    }  # fmt: skip
+    pairs = {name: row for name, row in measured.items() if name.startswith("gamma")}
+    drawn = {"weights_lambda": (lams, lambda: _lambdas(lams)), "weights_gamma_alpha": (pairs, lambda: bars(pairs))}
     return {name: draw for name, (rows, draw) in drawn.items() if rows}
 
 
@@ -81,5 +79,5 @@ def _lambdas(rows: Mapping[tuple[str, str], Row]) -> str:
             for contrast, points in found.items()
         ]
 
-    panels = {"greedy accuracy": lines("accuracy"), "families not judged": lines("others")}
+    panels = {"greedy accuracy, %": lines("accuracy"), "families not judged, %": lines("others")}
     return charts.curves(panels, label="Accuracy over λ", xlabel="λ")

@@ -71,7 +71,8 @@ def _samples(lab: Lab, results: Results) -> Numbers:
     answers = {s.id: " ".join(s.item.answer) for s in samples}
     refined = [row for row in rows if row["judgment"] is not None]
     right = sum(row["refinement"] == answers[row["id"]] for row in refined)
-    return {"right": sum(s.right for s in samples) / len(samples), "refined_right": right / len(refined)}
+    own = {"right": sum(s.right for s in samples) / len(samples)}
+    return {**own, "refined_right": right / len(refined)} if refined else own
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------

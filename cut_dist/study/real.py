@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cut_dist.config import Config, DataConfig, ModelConfig, ObjectiveConfig, RunConfig, asset_path
+from cut_dist.config_check import ConfigError
 from cut_dist.data.readers import read_triplets
+from cut_dist.data.triplets import BadRowsError
 from cut_dist.evaluation import verifiable
 from cut_dist.evaluation.answers import INSTRUCTIONS, answer, greedy, read_answers
 from cut_dist.evaluation.config import EvaluationConfig
@@ -83,20 +85,24 @@ class RealLab:
         """What the base model makes of its wrong answers of round 1 by their judgments, greedily (ILF).
 
         Returns:
-            `refined_right`, the share of these that the judge has no fault to find with, and `refined`, how many.
+            `refined`, how many these are, and `refined_right`, the share that the judge has no fault to find with.
         """
         files = self.round(1)
         refine_stage(greedy(self._online(self.base)), files.triplets, self.refined())
         checks = {row.id: row.metadata["checks"] for row in read_records(files.instructions, Instruction)}
         rows = [row for row in read_records(self.refined(), RefinedRow) if row.refinement is not None]
         right = [judge(row.refinement, checks[row.id]).satisfactory for row in rows]
-        return {"refined_right": float(np.mean(right)), "refined": len(rows)}
+        return {"refined": len(rows)} | ({"refined_right": float(np.mean(right))} if rows else {})
 
     def train(self, name: str, start: str | Path, triplets: Path, objective: Mapping[str, Any], lr: float) -> Path:
         """Train `start` on a file of triplets, with keys of the group `objective`; where that is done, find it.
 
         Returns:
             The trained model's folder.
+
+        Raises:
+            ConfigError: triplets can't be used, such as those too long for `study.real.max_length`.
+            BadRowsError: there are no refinements among them, or none that can be used.
         """
         real = self.cfg.study.real
         train = replace(
@@ -107,7 +113,13 @@ class RealLab:
             self.cfg, model=self._model(start), data=self._data(triplets), objective=ObjectiveConfig(**objective),
             train=train, run=RunConfig(str(self.folder.parent), self.folder.name, name), seed=self.seed,
         )  # fmt: skip
-        return self._trainer.run(cfg)
+        try:
+            return self._trainer.run(cfg)
+        except BadRowsError as error:
+            if triplets == self.refined():  # the model refines nothing: a result
+                raise
+            remedy = "What is too long needs a larger study.real.max_length, and another study.root."
+            raise ConfigError(f"{error} {remedy}") from error
 
     def measure(self, model: str | Path, name: str, which: int = HELDOUT) -> dict[str, float]:
         """How many instructions the greedy answers follow, and what of the rest is left.
@@ -149,6 +161,7 @@ class RealLab:
         longest = self.cfg.study.real.max_length
         return DataConfig(
             path=str(triplets), template="chat", max_length=longest, max_judgment_tokens=longest // 2,
+            on_bad_row="skip" if triplets == self.refined() else "error",  # no refinement: ILF leaves the row out
             cache_dir=str(self.folder / "cache"),
         )  # fmt: skip
 

@@ -20,13 +20,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from cut_dist.benchmark.machine import describe
-from cut_dist.config import ConfigError
+from cut_dist.config_check import ConfigError, require
 from cut_dist.data.triplets import BadRowsError, NoRowsLeft
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
@@ -38,10 +39,12 @@ from cut_dist.study.parts import study_cells
 from cut_dist.study.real import RealLab
 from cut_dist.study.report import write_report
 from cut_dist.study.trainer import Stopped, Trainer, TrainingFailed
+from cut_dist.wording import UserError
 
 log = logging.getLogger(__name__)
 
 _LOOK_S, _SAY_S = 1.0, 30.0
+_TELLING = 10  # cells, after which their mean time says something of the rest's
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 # A training that comes to nothing is a result, a defect or what the user can mend is none.
 OUTCOMES = (TrainingFailed, NoRowsLeft, BadRowsError, ModelOutputError)
@@ -56,19 +59,23 @@ def run_study(cfg: StudyConfig) -> int:
         0 when all is done; 1 where cells are left that could not be made; 75 where it was stopped.
 
     Raises:
-        ConfigError: scipy or the model of `study.real` is missing, or `study.parts` names no part.
+        ConfigError: scipy or the model of `study.real` is missing, `study.parts` names no part, a folder can't be
+            written, or a key is set that the study sets itself.
         RunFolderError: the folder holds a study with other settings.
     """
     if importlib.util.find_spec("scipy") is None:  # at the start, not after hours
         raise ConfigError("The study's intervals need scipy: pip install 'cut-dist[study]'.")
+    _refuse_what_cells_set(cfg)
     cells, results = study_cells(cfg), results_of(cfg)
     left = _left(cells, results)
     if any(cell.laboratory is RealLab for cell in left):
         _require_model(cfg)
     root = Path(cfg.study.root)
-    root.mkdir(parents=True, exist_ok=True)
+    for key, folder in (("root", root), ("results", Path(cfg.study.results))):
+        _make(key, folder)
     with FileLock(root / "claim.lock"):  # machines that share the folder come here together
         _claim(cfg, cells)
+    log.info("%d of %d cells in %s to make; workers: %d", len(left), len(cells), root, cfg.study.workers)
     if left:
         stop = StopSignal(interrupt=True)
         threads = max(1, len(os.sched_getaffinity(0)) // cfg.study.workers)
@@ -94,12 +101,30 @@ def run_study(cfg: StudyConfig) -> int:
     return 1 if left else 0
 
 
+def _refuse_what_cells_set(cfg: StudyConfig) -> None:
+    """Each cell has an objective and a number of steps of its own; the laboratory makes its base model anew."""
+    objective, steps = cfg.objective, cfg.train.max_steps
+    require(objective.name == "cut", "objective", objective.name, "must be cut; cells set each method's own")
+    require(objective.without is None, "objective.without", objective.without, "is set by the part `ablations`")
+    require(steps is None, "train.max_steps", steps, "must be null; +experiment=study_smoke is the study in small")
+    require(bool(cfg.model.random_init), "model", cfg.model.name_or_path, "must have random_init, as model=lab has")
+
+
+def _make(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"study.{key}={folder}: can't be written to: {error.strerror}. Choose another.") from error
+
+
 def _require_model(cfg: StudyConfig) -> None:
     """Say at the start, not after hours, that the part of the real model has none."""
     try:
         resolve_model(cfg.study.real.model)
     except ModelNotFound as error:
-        remedy = "Or run without it: list the other parts in study.parts."
+        remedy = "Here the key is study.real.model. Or run without it: list the other parts in study.parts."
         raise ConfigError(f"study.real.model: {error} {remedy}") from error
 
 
@@ -146,7 +171,7 @@ def _watch(workers: Sequence[SpawnProcess], cells: Sequence[Cell], results: Resu
         if time.monotonic() - said > _SAY_S:
             said, left = time.monotonic(), len(_left(cells, results))
             made = at_start - left
-            rest = f", about {left * (said - began) / made / 60:.0f} min left" if made else ""
+            rest = f", about {left * (said - began) / made / 60:.0f} min left" if made >= _TELLING else ""
             log.info("%d of %d cells%s", len(cells) - left, len(cells), rest)
 
 
@@ -156,12 +181,16 @@ def _work(cfg: StudyConfig) -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("cut_dist.study").setLevel(logging.INFO)
     cells, results = study_cells(cfg), results_of(cfg)
-    with suppress(Stopped), Trainer(cfg.run.timeout_minutes) as trainer:
-        _machine()  # of the code that was loaded, whatever is committed while cells are made
-        while (left := _left(cells, results)) and not trainer.stopping:
-            due = (cell for cell in left if all(name in results for name in cell.waits_for))
-            if not any(_take(cfg, cell, results, trainer) for cell in due):
-                time.sleep(_LOOK_S)
+    try:
+        with suppress(Stopped), Trainer(cfg.run.timeout_minutes) as trainer:
+            _machine()  # of the code that was loaded, whatever is committed while cells are made
+            while (left := _left(cells, results)) and not trainer.stopping:
+                due = (cell for cell in left if all(name in results for name in cell.waits_for))
+                if not any(_take(cfg, cell, results, trainer) for cell in due):
+                    time.sleep(_LOOK_S)
+    except UserError as error:
+        log.error("%s", error)
+        raise SystemExit(1) from error
 
 
 @functools.cache

@@ -29,14 +29,6 @@ CONTRASTS = {  # prefix of a curve's measures → its name
     "fake": "contrast=fake", "instruction": "contrast=instruction", "unread": "contrast=fake, praise never read",
 }  # fmt: skip
 _DETECTED = {"precision": "precision", "recall": "recall", "share": "marked"}
-NAMES = {
-    "base": "base model", "sft": "SFT on Align-P", "forward_prediction": "forward prediction", "hindsight": "hindsight",
-    "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "cut_round2": "CUT, two rounds",
-    "l1": "without L1", "l2_align_p": "without L2 of Align-P", "l2_align_n": "without L2 of Align-N",
-    "detection": "without detection", "dynamic_weight": "without dynamic weight",
-    LIKE_CUT: "hindsight, as CUT is tuned",
-    "online": "online rounds", "offline": "one offline training",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ def _methods(tables: Tables) -> Section:
         "(CUT: λ, ILF-DPO: β) that were best, over all families, on another laboratory. "
         f"Judgments are {_mixture()}.",
         rows, _SHARES, [*findings.methods(rows, BASELINES), *_about_samples(tables)],
-        {"methods": lambda: bars(rows, NAMES)},
+        {"methods": lambda: bars(rows)},
     )  # fmt: skip
 
 
@@ -99,7 +91,7 @@ def _ablations(tables: Tables) -> Section:
     if gap := findings.lead(rows, "l1", LIKE_CUT):
         said.append(f"CUT without L1 − hindsight with CUT's settings: {percent(gap, '+')} points.")
     text = "CUT as it was tuned, each time without one part of it; hindsight with CUT's learning rate and epochs."
-    return Section(TITLES["ablations"], text, rows, _SHARES, said, {"ablations": lambda: bars(rows, NAMES)})
+    return Section(TITLES["ablations"], text, rows, _SHARES, said, {"ablations": lambda: bars(rows)})
 
 
 def _rounds(tables: Tables) -> Section:
@@ -145,7 +137,7 @@ def _judgments(tables: Tables) -> Section:
         "The same samples, judged precisely (place, wrong and right symbol), by place only, vaguely, with mistakes "
         "that are none, or with a judgment of another response; which are right is told rightly. ILF refines by the "
         "same judgments. SFT on Align-P, beside them, needs no judgment but which answers are right.",
-        rows, _SHARES, said, {"judgments": lambda: bars(rows, NAMES)},
+        rows, _SHARES, said, {"judgments": lambda: bars(rows)},
     )  # fmt: skip
 
 
@@ -167,7 +159,7 @@ def _align_p(tables: Tables) -> Section:
         TITLES["align_p"],
         f"CUT on {few} Align-N samples and as many times Align-P ones as a row says, all in as many steps as on all "
         "samples.",
-        rows, _SHARES, findings.against(rows, "base", list(part)), {"align_p": lambda: bars(rows, NAMES)},
+        rows, _SHARES, findings.against(rows, "base", list(part)), {"align_p": lambda: bars(rows)},
     )  # fmt: skip
 
 
@@ -181,7 +173,7 @@ def _smollm2(tables: Tables, real: RealKeys) -> Section:
         "each further round of CUT on as many answers of the model that the last one left.",
         rows, {"strict": "strict", "loose": "loose"},
         [line for other in ("base", *methods[:2]) for line in findings.against(rows, other, methods, "strict")],
-        {"smollm2": lambda: bars(rows, NAMES, "strict", "instructions followed, strict, %")},
+        {"smollm2": lambda: bars(rows, "strict", "instructions followed, strict, %")},
     )  # fmt: skip
 
 
