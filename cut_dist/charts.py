@@ -265,7 +265,7 @@ def _limit(axes: Axes, important: Sequence[Sequence[float]], lines: Sequence[Lin
     if not inner:
         return
     low, high = _span(inner)
-    every = [y for line in lines for _, y in line.points if math.isfinite(y)]
+    every = inner + [y for line in lines for _, y in line.points if math.isfinite(y)]
     bottom, top = _span([max(min(every), low - (high - low)), min(max(every), high + (high - low))])
     margin = 0.05 * (top - bottom)
     axes.set_ylim(bottom - margin, top + margin)

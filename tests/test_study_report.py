@@ -80,9 +80,10 @@ def test_the_order_of_the_ablations_is_held_against_both_columns_of_the_paper():
     assert said[0].startswith("Against CUT: without detection -80.0")
     assert said[-1].startswith("Between neighbours: without L1 − without detection +30.0")
     assert said[-3:-1] == [
-        "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's TruthfulQA: the same.",
-        "Worst first: detection, l1, l2_align_n, dynamic_weight. By the paper's RLsum: another, "
-        "detection, l2_align_n, l1, dynamic_weight.",
+        "Worst first: without detection, without L1, without L2 of Align-N, without dynamic weight. By the paper's "
+        "TruthfulQA: the same.",
+        "Worst first: without detection, without L1, without L2 of Align-N, without dynamic weight. By the paper's "
+        "RLsum: another, without detection, without L2 of Align-N, without L1, without dynamic weight.",
     ]
     assert "None is told apart" in findings.ablations(accuracies(detection=0.8, l1=0.8, cut=0.8), ABLATIONS)[-1]
 

@@ -76,8 +76,9 @@ def ablations(table: Table, parts: Sequence[str]) -> list[str]:
         here = [part for part in order if part in worst_first]
         there = [part for part in worst_first if part in order]
         if len(here) > 1:
-            verdict = "the same" if here == there else f"another, {', '.join(there)}"
-            said.append(f"Worst first: {', '.join(here)}. By the paper's {measure}: {verdict}.")
+            ours, papers = (", ".join(map(name_of, parts)) for parts in (here, there))
+            verdict = "the same" if here == there else f"another, {papers}"
+            said.append(f"Worst first: {ours}. By the paper's {measure}: {verdict}.")
     steps = {f"{name_of(b)} − {name_of(a)}": gap for a, b in pairwise(order) if (gap := lead(table, b, a)) is not None}
     said += [f"Between neighbours: {_listed(steps)}."] if steps else []
     return said
