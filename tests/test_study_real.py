@@ -145,7 +145,7 @@ def test_the_learning_rate_is_the_best_of_the_tuning_and_of_equals_the_first(tmp
 def test_results_need_only_their_own_methods_tuning(tmp_path):
     cells: dict[str, Cell] = {cell.name: cell for cell in real_cells(configuration(tmp_path).study)}
     needs = set(cells["smollm2/0/sft"].waits_for)
-    assert needs == {"smollm2/0/samples", *(f"smollm2/{TUNING_SEED}/sft-lr{lr}" for lr in ("5e-05", "0.0001"))}
+    assert needs == {"smollm2/0/samples", *(f"smollm2/{TUNING_SEED}/sft-lr{lr}" for lr in ("2e-05", "5e-05"))}
     assert cells["smollm2/0/base"].needs == ()
 
 

@@ -124,7 +124,7 @@ def test_settings_of_the_real_model_and_of_the_laboratory_are_claimed_apart(cfg)
     larger = replace(cfg, study=replace(cfg.study, parts=["methods"], real=replace(cfg.study.real, steps=99)))
     runner._claim(larger, study_cells(larger))
     real = replace(larger, study=replace(larger.study, parts=["smollm2"], samples=700))
-    with pytest.raises(RunFolderError, match="study.real.steps: 20 → 99") as refused:
+    with pytest.raises(RunFolderError, match=f"study.real.steps: {cfg.study.real.steps} → 99") as refused:
         runner._claim(real, study_cells(real))
     assert "study.samples" not in str(refused.value)
 

@@ -20,16 +20,16 @@ class RealKeys:
     """The part with a real model; how it samples and trains."""
 
     model: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    instructions: int = ranged(80, at_least=2)
+    instructions: int = ranged(128, at_least=2)
     heldout: int = ranged(160, at_least=2)
     max_checks: int = ranged(1, at_least=1)
     rounds: int = ranged(2, at_least=1)
     temperature: float = ranged(0.7, above=0)
-    max_new_tokens: int = ranged(32, at_least=1)
+    max_new_tokens: int = ranged(96, at_least=1)
     sample_batch: int = ranged(64, at_least=1)
     max_length: int = ranged(512, at_least=32)
-    lrs: list[float] = field(default_factory=lambda: [5e-5, 1e-4])
-    steps: int = ranged(20, at_least=1)
+    lrs: list[float] = field(default_factory=lambda: [2e-5, 5e-5])
+    steps: int = ranged(28, at_least=1)
     global_batch_size: int = ranged(8, at_least=1)
     micro_batch_tokens: int = ranged(2048, at_least=1)
     checkpointing: Literal["none", "selective", "full"] = "none"
