@@ -10,9 +10,8 @@ Memory beyond inputs and the gradients of hidden states, b the bytes of an eleme
 
     4·V·D (dW in float32)  +  b·k·n·V (a chunk's logits)  +  b·(k + min(k, 2))·n·D (its hidden states, their gradients)
 
-with V rounded up to a multiple of 16 in the logits,
-
-and b·4096·D more on a CPU with half-precision weights, for a part of Gᵀ·X.
+with V rounded up to a multiple of 16 in the logits, and b·4096·D more on a CPU with half-precision weights, for a part
+of Gᵀ·X.
 
 Shapes: R rows (response tokens), of which the first R_neg are of Align-N examples; D hidden size; V
 vocabulary; n rows of a chunk.

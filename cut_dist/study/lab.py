@@ -118,22 +118,23 @@ class Lab:
 
     # ---- training and measuring --------------------------------------------------------------------------------------
 
-    def train(self, name: str, start: Path, triplets: Path, objective: Mapping[str, Any], train: Mapping[str, Any],
-              data: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
-        """Train the model `start` on a file of triplets, with keys of the groups `objective`, `train` and `data` set.
+    def train(
+        self, name: str, start: Path, triplets: Path, objective: Mapping[str, Any], train: Mapping[str, Any]
+    ) -> Path:
+        """Train the model `start` on a file of triplets, with keys of the groups `objective` and `train` set.
 
         Returns:
             The trained model's folder.
         """
         model = ModelConfig(name_or_path=str(start), checkpointing="none")
         return self._train(
-            name, model, triplets, replace(self.cfg.objective, **objective), replace(self.cfg.train, **train), data
+            name, model, triplets, replace(self.cfg.objective, **objective), replace(self.cfg.train, **train)
         )
 
-    def _train(self, name, model, triplets, objective, train, data=None) -> Path:
+    def _train(self, name, model, triplets, objective, train) -> Path:
         run = RunConfig(root=str(self.folder.parent), experiment=self.folder.name, name=name)
         cfg = replace(
-            self.cfg, model=model, data=data_config(triplets, self.folder, **(data or {})), objective=objective,
+            self.cfg, model=model, data=data_config(triplets, self.folder), objective=objective,
             train=train, run=run, seed=self.seed,
         )  # fmt: skip
         return self._trainer.run(cfg)

@@ -141,7 +141,7 @@ def _training(
 
 def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.jsonl", which: str = "heldout") -> Numbers:
     run = name.replace("/", "_")
-    model = lab.train(run, lab.base, lab.folder / triplets, recipe.objective, recipe.train, recipe.data)
+    model = lab.train(run, lab.base, lab.folder / triplets, recipe.objective, recipe.train)
     numbers = lab.measure(model, which)
     discard(lab.folder / run)
     return {"recipe": _keys(recipe), **numbers}

@@ -13,12 +13,12 @@ from cut_dist.config import DataConfig
 TEMPLATE = "chat"
 
 
-def data_config(triplets: Path, folder: Path, **keys: Any) -> DataConfig:
+def data_config(triplets: Path, folder: Path) -> DataConfig:
     """How the laboratory's triplets are read."""
     return DataConfig(
         path=str(triplets), template=TEMPLATE, max_length=256, max_judgment_tokens=200,
         on_bad_row="skip",  # where a model's refinement is empty, ILF leaves the row out
-        cache_dir=str(folder / "cache"), **keys,
+        cache_dir=str(folder / "cache"),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cut_dist.study.cells import TUNING_SEED, Numbers, Results
@@ -19,11 +19,10 @@ GRIDS = {"cut": ("lam", (1.1, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training: keys of the groups `objective`, `train` and `data` that differ from conf/study.yaml."""
+    """A training: keys of the groups `objective` and `train` that differ from conf/study.yaml."""
 
-    objective: Mapping[str, Any] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
+    objective: Mapping[str, Any]
+    train: Mapping[str, Any]
 
 
 def candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:
