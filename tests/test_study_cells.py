@@ -134,6 +134,8 @@ def test_judgments_are_of_the_quality_that_is_asked_for_and_so_are_refinements(m
     assert not any(re.search("should be|instead|belongs|the right one", text) for text in said["position"])
     for row in run(made, "judgments/0/ilf_mle-wrong").rows:
         assert row["refinement"] == (None if row["judgment"] is None else "refined")
+    assert made.results["judgments/0/ilf_mle-wrong"]["refined_right"] == 0
+    assert "refined_right" not in made.results["judgments/0/cut-wrong"]
     mixed = run(made, "methods/0/ilf_mle").rows
     assert mixed == run(made, "methods/0/cut").rows  # all methods have the same
     assert {row["refinement"] for row in mixed} == {None, "refined"}

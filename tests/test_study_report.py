@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from cut_dist.config_compose import compose_config
-from cut_dist.study import findings
-from cut_dist.study.cells import FAILED, MACHINE, Results
+from cut_dist.study import findings, runner
+from cut_dist.study.cells import DESIGN, FAILED, MACHINE, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.detection import quality
+from cut_dist.study.names import name_of
 from cut_dist.study.parts import ABLATIONS, study_cells
 from cut_dist.study.report import gather, write_report
 from cut_dist.study.runner import _claim
@@ -175,6 +176,24 @@ def test_a_report_keeps_what_another_study_with_the_same_settings_found(cfg, tmp
     assert set(report("four", "ablations")) == {"base", "samples", "ablations", "sizes", "smollm2"}  # of other models
     assert "cells of another study leave the report, such as methods/0/" in caplog.text
     assert set(report("five", "sizes", heldout=60)) == {"sizes", "smollm2"}
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [("cut-precise", "CUT, precise"), ("smollm2 cut_round2", "smollm2, CUT, 2 rounds"), ("rounds", "CUT in rounds"),
+     ("fake-lam1.1", "contrast=fake, λ = 1.1"), ("ratio0.25", "0.25 Align-P for each Align-N"),
+     ("400k, contrast=fake, λ = 0.5", "400k, contrast=fake, λ = 0.5"), ("unread-praise", "praise never read")],
+)  # fmt: skip
+def test_rows_are_called_what_people_read(row, name):
+    assert name_of(row) == name
+
+
+@pytest.mark.parametrize("design", [DESIGN, DESIGN - 1])
+def test_numbers_of_another_design_are_told_from_those_that_the_code_makes(cfg, tmp_path, monkeypatch, design):
+    monkeypatch.setattr(runner, "DESIGN", design)
+    _claim(cfg, study_cells(cfg))
+    html = (write_report(cfg, study_cells(cfg), Results(tmp_path / "cells")) / "report.html").read_text()
+    assert (f"numbers are of its design {design}" in html) == (design != DESIGN)
 
 
 def test_a_part_that_was_not_measured_is_left_out_and_a_failure_named(cfg, tmp_path):

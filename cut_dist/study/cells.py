@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Numbers = dict[str, Any]
 TUNING_SEED = 1000  # no result comes from this laboratory
+DESIGN = 4  # of world, corpus, judgments and cells: raised where a change makes other numbers of the same settings
+LABORATORY = "laboratory"  # in a report, what has the settings that its cells were made with
 REAL = "real"  # folder in a study's with the settings of the real model, which are claimed apart
 FAILED = "failed"  # the key under which a cell that can't be measured says why
 MACHINE = "machine"  # the key under which each says what it was measured on

@@ -17,6 +17,7 @@ _PATTERNS = (  # of a row's whole name → its text
     (re.compile(r"gamma([\d.]+)-alpha([\d.]+)"), r"γ = \1, α = \2"),
     (re.compile(r"ratio([\d.]+)"), r"\1 Align-P for each Align-N"),
 )
+_PARTS = re.compile(r"(cut|ilf_mle)-(\w+)|(smollm2) (\w+)")  # a method and a quality of judgments; a part and a method
 
 
 def name_of(row: str) -> str:
@@ -26,8 +27,5 @@ def name_of(row: str) -> str:
     for pattern, text in _PATTERNS:
         if match := pattern.fullmatch(row):
             return match.expand(text)
-    for separator in ("-", " "):  # a method and a quality of judgments; "smollm2" and a method
-        head, found, tail = row.partition(separator)
-        if found and (head in _NAMES or separator == " "):
-            return f"{_NAMES.get(head, head)}, {name_of(tail)}"
-    return row
+    match = _PARTS.fullmatch(row)
+    return ", ".join(name_of(part) for part in match.groups() if part) if match else row

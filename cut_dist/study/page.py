@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cut_dist import charts
+from cut_dist.study.cells import DESIGN, LABORATORY
 from cut_dist.study.findings import percent
 from cut_dist.study.names import name_of
 from cut_dist.study.sections import TITLES, Section
@@ -50,7 +51,7 @@ def render(found: Mapping[str, Section], drawn: Mapping[str, str], numbers: Mapp
     )
     tried = {name.split("/")[0] for name in numbers["failed"]}
     absent = [part for part in TITLES if part not in found and part not in tried]
-    left_out = _absent(absent, len(numbers["missing"]))
+    left_out = _absent(absent, len(numbers["missing"])) + _of_another_design(numbers["settings"])
     command = escape(shlex.join(["python", *numbers["command"]]))
     body = (
         f'<h1>Does it work?</h1><p class="dim">{escape(intro)}</p>{left_out}{note}{parts}'
@@ -65,6 +66,15 @@ def _absent(parts: Sequence[str], cells: int) -> str:
     said = [f"Not measured yet: {', '.join(parts)}."] if parts else []
     said += [f"{cells} cells of the parts that were asked for are not made yet."] if cells else []
     return f'<p class="note">{escape(" ".join(said))}</p>' if said else ""
+
+
+def _of_another_design(settings: Mapping[str, Any]) -> str:
+    """A word on cells that the present code makes otherwise: the texts of the sections are of the present code."""
+    design = settings.get(LABORATORY, {}).get("study", {}).get("design", DESIGN)
+    if design == DESIGN:
+        return ""
+    said = f"The laboratory's numbers are of its design {design}; what the page says of how they are made, of {DESIGN}."
+    return f'<p class="note">{escape(said)} docs/study.md has the differences.</p>'
 
 
 # ---- pieces ----------------------------------------------------------------------------------------------------------

@@ -68,11 +68,14 @@ def _samples(lab: Lab, results: Results) -> Numbers:
     samples = lab.sample(lab.base, "samples", lab.cfg.study.samples)
     rows = lab.refined(lab.base, lab.judged(samples))
     write_rows(lab.folder / "triplets.jsonl", rows)
+    return {"right": sum(s.right for s in samples) / len(samples), **_refined_right(samples, rows)}
+
+
+def _refined_right(samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]) -> Numbers:
+    """The share of right refinements; nothing where there are none."""
     answers = {s.id: " ".join(s.item.answer) for s in samples}
-    refined = [row for row in rows if row["judgment"] is not None]
-    right = sum(row["refinement"] == answers[row["id"]] for row in refined)
-    own = {"right": sum(s.right for s in samples) / len(samples)}
-    return {**own, "refined_right": right / len(refined)} if refined else own
+    right = [row["refinement"] == answers[row["id"]] for row in rows if row["judgment"] is not None]
+    return {"refined_right": sum(right) / len(right)} if right else {}
 
 
 # ---- trainings -------------------------------------------------------------------------------------------------------
@@ -149,11 +152,15 @@ def _trained(lab: Lab, name: str, recipe: Recipe, triplets: str = "triplets.json
 
 def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Numbers:
     """The same samples with judgments of one quality, and for ILF refinements by these."""
-    name = f"{method}-{quality}"
-    rows = lab.judged(lab.sample(lab.base, "samples", lab.cfg.study.samples), quality)
-    write_rows(lab.folder / f"{name}.jsonl", lab.refined(lab.base, rows) if method == "ilf_mle" else rows)
+    name, refined_right = f"{method}-{quality}", {}
+    samples = lab.sample(lab.base, "samples", lab.cfg.study.samples)
+    rows = lab.judged(samples, quality)
+    if method == "ilf_mle":
+        rows = lab.refined(lab.base, rows)
+        refined_right = _refined_right(samples, rows)
+    write_rows(lab.folder / f"{name}.jsonl", rows)
     recipe = tuned(lab.cfg.study, results, method=method)
-    return _trained(lab, f"judgments/{lab.seed}/{name}", recipe, f"{name}.jsonl")
+    return {**refined_right, **_trained(lab, f"judgments/{lab.seed}/{name}", recipe, f"{name}.jsonl")}
 
 
 def _cell(
@@ -178,10 +185,10 @@ def _rounds(study: StudyKeys, seed: int) -> Iterator[Cell]:
 
 def _round_candidate(lab: Lab, results: Results, *, name: str, train: Mapping[str, Any]) -> Numbers:
     """All rounds with one learning rate and number of epochs, for the tuning."""
-    recipe = Recipe(tuned(lab.cfg.study, results, method="cut").objective, train)
-    *_, (model, _) = _in_rounds(lab, f"{name.replace('/', '_')}-", recipe)
+    run, recipe = f"{name.replace('/', '_')}-", Recipe(tuned(lab.cfg.study, results, method="cut").objective, train)
+    *_, (model, _) = _in_rounds(lab, run, recipe)
     numbers = lab.measure(model, "dev")
-    _discard_rounds(lab, f"{name.replace('/', '_')}-")
+    _discard_rounds(lab, run)
     return {"recipe": _keys(recipe), **numbers}
 
 

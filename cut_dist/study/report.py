@@ -16,7 +16,7 @@ from cut_dist import charts, durable
 from cut_dist.lineage import redact
 from cut_dist.run_folder import IDENTITY_FILE
 from cut_dist.study import page
-from cut_dist.study.cells import FAILED, MACHINE, REAL, TUNING_SEED, Cell, Results
+from cut_dist.study.cells import FAILED, LABORATORY, MACHINE, REAL, TUNING_SEED, Cell, Results
 from cut_dist.study.config import RealKeys
 from cut_dist.study.real_cells import PART
 from cut_dist.study.sections import sections
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CELLS = "cells.jsonl"  # a line for each cell, {"cell": its name, and what it measured}
-LABORATORY = "laboratory"  # in `settings`, beside those of the real model
 Table = dict[str, dict[str, Interval]]  # what → measure → mean over seeds
 
 
@@ -102,8 +101,8 @@ def _with_earlier(folder: Path, done: dict[str, Any], settings: dict[str, Any]) 
     own, names, kept = {_whole(name) for name in done}, [line.pop("cell") for line in lines], {}
     for name, line in zip(names, lines):
         claim = REAL if _part(name) == PART else LABORATORY
-        if _whole(name) not in own and settings.setdefault(claim, earlier.get(claim)) == earlier.get(claim):
-            kept[name] = line
+        if claim in earlier and _whole(name) not in own and settings.get(claim, earlier[claim]) == earlier[claim]:
+            settings[claim], kept[name] = earlier[claim], line
     if gone := [name for name in names if name not in kept and name not in done]:
         log.warning("%s: %d cells of another study leave the report, such as %s", folder, len(gone), gone[0])
     return {**kept, **done}, settings

@@ -2,7 +2,7 @@
 
 <root>/labs/seed<n>/    a laboratory: corpus, base model, triplets, trainings under way
 <root>/cells/           a file for each cell that is done; a cell is locked while a process is at it
-<root>/results/         report, figures and numbers
+<results>/              report, figures and numbers
 
 Started again, what is done stays done. Several machines may work on one folder that they share.
 """
@@ -33,7 +33,7 @@ from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
 from cut_dist.process import StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
-from cut_dist.study.cells import FAILED, MACHINE, REAL, Cell, Numbers, Results
+from cut_dist.study.cells import DESIGN, FAILED, MACHINE, REAL, Cell, Numbers, Results
 from cut_dist.study.config import StudyConfig
 from cut_dist.study.parts import study_cells
 from cut_dist.study.real import RealLab
@@ -48,7 +48,6 @@ _TELLING = 10  # cells, after which their mean time says something of the rest's
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 # A training that comes to nothing is a result, a defect or what the user can mend is none.
 OUTCOMES = (TrainingFailed, NoRowsLeft, BadRowsError, ModelOutputError)
-DESIGN = 4  # of world, corpus and judgments: raised where a change makes other numbers of the same settings
 UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 

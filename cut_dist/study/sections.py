@@ -22,8 +22,8 @@ Tables = Mapping[str, Table]  # part → what → measure
 
 BASELINES = tuple(name for name in METHODS if name != "cut")
 _SHARES = {  # measure → head of its column
-    "accuracy": "accuracy, greedy", "sampled": "sampled", "habits": "with a habit's trigger", "plain": "without",
-    "others": "families not judged",
+    "refined_right": "refinements right", "accuracy": "accuracy, greedy", "sampled": "sampled",
+    "habits": "with a habit's trigger", "plain": "without", "others": "families not judged",
 }  # fmt: skip
 CONTRASTS = {  # prefix of a curve's measures → its name
     "fake": "contrast=fake", "instruction": "contrast=instruction", "unread": "contrast=fake, praise never read",
