@@ -48,20 +48,26 @@ def create_run_folder(root: Path, experiment: str, name: str) -> Path:
         Its resolved path, which lies inside the resolved `root`.
 
     Raises:
-        RunFolderError: a name is none by `is_name`, or leads out of `root` through a symbolic link.
+        RunFolderError: a name is none by `is_name`, or leads out of `root` through a symbolic link, or the folder
+            can't be made.
     """
     for what, value in (("experiment", experiment), ("name", name)):
         if not is_name(value):
             raise RunFolderError(f"run.{what}={value!r} is no folder's name: it must be {NAME_RULE}")
-    root.mkdir(parents=True, exist_ok=True)
-    inside = root.resolve()
-    folder = inside
-    for part in (experiment, name):
-        folder = folder / part
-        # Resolved before it is made, so that nothing is ever created outside.
-        if not folder.resolve().is_relative_to(inside):
-            raise RunFolderError(f"{folder} is a link out of {inside}; remove it or choose another name")
-        folder.mkdir(exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        inside = root.resolve()
+        folder = inside
+        for part in (experiment, name):
+            folder = folder / part
+            # Resolved before it is made, so that nothing is ever created outside.
+            if not folder.resolve().is_relative_to(inside):
+                raise RunFolderError(f"{folder} is a link out of {inside}; remove it or choose another name")
+            folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"run.root={root}: {error.filename} can't be made ({error.strerror}); choose a folder that can be written"
+        ) from error
     return folder.resolve()
 
 

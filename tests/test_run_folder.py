@@ -60,6 +60,12 @@ def test_links_out_of_the_root_are_refused(tmp_path):
     assert list(outside.iterdir()) == [] and not (tmp_path / "not_there").exists()
 
 
+def test_a_root_that_cannot_be_made_is_named_with_its_key(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match=r"run\.root=.*file/runs: .* can't be made \(Not a directory\)"):
+        create_run_folder(tmp_path / "file" / "runs", "quickstart", "default")
+
+
 def test_the_root_itself_may_be_a_link(tmp_path):
     (tmp_path / "big_disk").mkdir()
     (tmp_path / "runs").symlink_to(tmp_path / "big_disk")
