@@ -214,7 +214,7 @@ def test_page_marks_what_the_records_call_inappropriate(tmp_path, monkeypatch):
             assert ("w = α·(p⁻)^γ" in token.facts) == bad
             assert ("p⁻/p⁺" in token.facts) == example.is_negative
             if bad:
-                assert token.weight == pytest.approx(np.exp(token.logp_authentic))  # α = γ = 1
+                assert token.weight == pytest.approx(np.exp(cfg.objective.gamma * token.logp_authentic))  # α = 1
 
 
 def test_without_forward_no_model_is_loaded(tmp_path, monkeypatch):

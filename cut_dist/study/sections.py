@@ -146,7 +146,7 @@ def _weights(tables: Tables) -> Section:
     rows = _base(tables) | _methods_row(tables, "cut") | dict(part)
     text = (
         "CUT as it was tuned, with one or two keys set otherwise; some settings are those that it was tuned to. "
-        "unread-praise: the fake context has praise that the base model has never read."
+        "Praise never read: the fake context has praise that the base model has never read."
     )
     return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
 
