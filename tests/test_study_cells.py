@@ -158,6 +158,13 @@ def test_rounds_train_on_samples_of_the_model_before_and_one_training_on_as_many
     assert len(online["rounds"]) == 2
 
 
+def test_a_training_at_once_has_as_many_of_each_kind_as_the_rounds(made):
+    online, matched = made.results["rounds/1/online"], made.results["rounds/1/offline_matched"]
+    rows = run(made, "rounds/1/offline_matched", 1).rows
+    assert (matched["align_n"], matched["align_p"]) == (26, 14) and online["align_n"] == pytest.approx(26)
+    assert sum(row["judgment"] is not None for row in rows) == 26 and len({row["id"] for row in rows}) == 40
+
+
 def test_a_model_is_measured_on_answers_to_judged_and_other_families(made):
     numbers = made.results["base/0"]
     own = Lab(made.cfg, 0, made.labs, trainer=None)._items("heldout", made.cfg.study.heldout, JUDGED)

@@ -99,15 +99,15 @@ def weights(table: Table) -> list[str]:
 
 
 def rounds(table: Table) -> list[str]:
-    gap = lead(table, "online", "offline")
-    if gap is None:
-        return []
-    verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
-    said = [f"Online rounds − one offline training: {percent(gap, '+')} points: {verdict} it."]
-    counts = [table[name]["align_n"].mean for name in ("online", "offline") if "align_n" in table[name]]
-    if len(counts) == 2:
-        said.append(f"Samples judged wanting: {counts[0]:.0f} in the rounds, {counts[1]:.0f} in one training.")
-    return said
+    """Rounds against each training at once, and how many samples judged wanting each had."""
+    said = []
+    for other in ("offline", "offline_matched"):
+        if (gap := lead(table, "online", other)) is not None:
+            verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
+            said.append(f"Online rounds − {name_of(other)}: {percent(gap, '+')} points: {verdict} it.")
+    counts = {name_of(name): f"{row['align_n'].mean:.0f}" for name, row in table.items() if "align_n" in row}
+    listed = "; ".join(f"{name} {count}" for name, count in counts.items())
+    return [*said, f"Samples judged wanting: {listed}."] if counts else said
 
 
 def detection(row: Row, contrasts: Mapping[str, str]) -> list[str]:

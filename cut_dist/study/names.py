@@ -9,7 +9,8 @@ _NAMES = {
     "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "l1": "without L1", "l2_align_p": "without L2 of Align-P",
     "l2_align_n": "without L2 of Align-N", "detection": "without detection", "dynamic_weight": "without dynamic weight",
     "hindsight_like_cut": "hindsight, as CUT is tuned", "online": "online rounds", "offline": "one offline training",
-    "rounds": "CUT in rounds", "unread-praise": "praise never read",
+    "offline_matched": "one training, kinds as in the rounds", "rounds": "CUT in rounds",
+    "unread-praise": "praise never read",
 }  # fmt: skip
 _PATTERNS = (  # of a row's whole name → its text
     (re.compile(r"cut_round(\d+)"), r"CUT, \1 rounds"),

@@ -3,7 +3,7 @@
 tuning      each method's learning rate and epochs (CUT's λ and DPO's β too), on a laboratory of its own
 methods     paper, tables 2 and 3: the methods side by side
 ablations   table 4; and hindsight with CUT's learning rate and epochs, which CUT without L1 should equal
-rounds      table 6: rounds on fresh judgments against one training on as many at once
+rounds      table 6: rounds on fresh judgments against one training on as many at once, and on as many of each kind
 detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
 weights     λ and contrast, γ and α, praise that the base model has never read
@@ -164,11 +164,12 @@ def _of_quality(lab: Lab, results: Results, *, method: str, quality: str) -> Num
 
 
 def _cell(
-    study: StudyKeys, name: str, seed: int, measure: Callable[[Lab, Results], Numbers], *, tuned_by: Sequence[str] = ()
-) -> Cell:
-    """A cell on the laboratory's samples that goes by the settings of some methods."""
+    study: StudyKeys, name: str, seed: int, measure: Callable[[Lab, Results], Numbers], *,
+    tuned_by: Sequence[str] = (), needs: Sequence[str] = (),
+) -> Cell:  # fmt: skip
+    """A cell on the laboratory's samples, and on other cells it needs, that goes by the settings of some methods."""
     tried = tuple(candidate for method in tuned_by for candidate in candidates(study, method))
-    return Cell(name, seed, measure, (f"samples/{seed}",), Lab, tried)
+    return Cell(name, seed, measure, (f"samples/{seed}", *needs), Lab, tried)
 
 
 def _keys(recipe: Recipe) -> dict[str, dict[str, Any]]:
@@ -181,6 +182,8 @@ def _keys(recipe: Recipe) -> dict[str, dict[str, Any]]:
 def _rounds(study: StudyKeys, seed: int) -> Iterator[Cell]:
     yield _cell(study, f"rounds/{seed}/online", seed, _online, tuned_by=("cut", ROUNDS))
     yield _cell(study, f"rounds/{seed}/offline", seed, _offline, tuned_by=("cut",))
+    online = (f"rounds/{seed}/online",)
+    yield _cell(study, f"rounds/{seed}/offline_matched", seed, _offline_matched, tuned_by=("cut",), needs=online)
 
 
 def _round_candidate(lab: Lab, results: Results, *, name: str, train: Mapping[str, Any]) -> Numbers:
@@ -224,11 +227,26 @@ def _discard_rounds(lab: Lab, name: str) -> None:
 
 def _offline(lab: Lab, results: Results) -> Numbers:
     """One training on as many judged samples of the base model."""
-    study, recipe = lab.cfg.study, tuned(lab.cfg.study, results, method="cut")
+    study = lab.cfg.study
     samples = lab.sample(lab.base, "offline", study.rounds * study.round_samples)
-    write_rows(lab.folder / "offline.jsonl", lab.judged(samples))
-    numbers = _trained(lab, f"rounds/{lab.seed}/offline", recipe, "offline.jsonl")
-    return {**numbers, "align_n": sum(not sample.right for sample in samples)}
+    return _at_once(lab, results, "offline", samples)
+
+
+def _offline_matched(lab: Lab, results: Results) -> Numbers:
+    """The same on as many samples of each kind as the rounds had, whose models are wrong less often."""
+    count, align_n = lab.cfg.study.rounds * lab.cfg.study.round_samples, results[f"rounds/{lab.seed}/online"]["align_n"]
+    pool = lab.sample(lab.base, "pool", 4 * count)  # enough, where a fourth are right
+    wrong = [sample for sample in pool if not sample.right][: round(align_n)]
+    right = [sample for sample in pool if sample.right][: count - len(wrong)]
+    return _at_once(lab, results, "offline_matched", [*wrong, *right])
+
+
+def _at_once(lab: Lab, results: Results, name: str, samples: Sequence[Sample]) -> Numbers:
+    write_rows(lab.folder / f"{name}.jsonl", lab.judged(samples))
+    recipe = tuned(lab.cfg.study, results, method="cut")
+    numbers = _trained(lab, f"rounds/{lab.seed}/{name}", recipe, f"{name}.jsonl")
+    align_n = sum(not sample.right for sample in samples)
+    return {**numbers, "align_n": align_n, "align_p": len(samples) - align_n}
 
 
 def _align_p(study: StudyKeys, seed: int) -> Iterator[Cell]:

@@ -99,7 +99,8 @@ def _rounds(tables: Tables) -> Section:
     return Section(
         TITLES["rounds"],
         "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
-        "the base model. Learning rate and epochs of the rounds are tuned for rounds.",
+        "the base model, and one on as many right and as many wrong samples of it as the rounds had. Learning rate and "
+        "epochs of the rounds are tuned for rounds.",
         _base(tables) | rows, _SHARES, findings.rounds(rows),
         {"rounds": lambda: by_round(rows, _base(tables))},
     )  # fmt: skip
