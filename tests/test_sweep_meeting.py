@@ -83,6 +83,23 @@ def test_orders_and_answers_arrive_whole_and_in_order(calls):
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("cut", [None, 5])
+def test_orders_that_come_in_one_packet_with_the_welcome_are_heard(calls, cut):
+    said = json.dumps({"sweep": "ours"}) + "\n" + json.dumps({"do": "start"}) + "\n" + json.dumps({"do": "stop"}) + "\n"
+    with socket.create_server((HERE, calls.port)) as listener:
+        calls.call(1)
+        with closing(listener.accept()[0]) as leader:
+            leader.sendall(said.encode()[:cut])
+            time.sleep(0.2)
+            leader.sendall(said.encode()[len(said) if cut is None else cut :])
+            calls.threads[0].join()
+            follower, got = calls.followers[1], []
+            while len(got) < 2:
+                got += follower.poll(5)
+            assert got == [{"do": "start"}, {"do": "stop"}]
+            assert follower.poll(0.1) == []
+
+
 def test_a_follower_may_call_long_before_rank_0_listens_and_speak_before_all_are_here(calls):
     calls.ranks = 3
     calls.call(1)

@@ -48,10 +48,11 @@ class Ranks:
         self.start(*arguments, **options)
         return self.wait()
 
-    def wait_for(self, path: str, timeout: float = 30) -> None:
+    def wait_for_job(self, name: str, ranks: int = 2, timeout: float = 60) -> None:
+        """Until all ranks of a job are there."""
         deadline = time.monotonic() + timeout
-        while not list(self.folder.glob(path)):
-            assert time.monotonic() < deadline, f"no {path}"
+        while len([job for job, *_ in self.started() if job == name]) < ranks:
+            assert time.monotonic() < deadline, f"not all ranks of {name} have begun"
             time.sleep(0.05)
 
     def job(self, name: str) -> dict:
@@ -63,7 +64,8 @@ class Ranks:
 
     def started(self) -> list[list[str]]:
         """(job, rank, port, pid) of every rank of every job, in the order in which they began."""
-        return [line.split() for line in (self.folder / "ranks.txt").read_text().splitlines()]
+        path = self.folder / "ranks.txt"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def alive(pid: str) -> bool:
@@ -82,7 +84,7 @@ def sweep(tmp_path):
         process.kill()
         process.wait()
     deadline = time.monotonic() + 10
-    children = ranks.started() if (tmp_path / "ranks.txt").exists() else []
+    children = ranks.started()
     while any(alive(pid) for *_, pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = [pid for *_, pid in children if alive(pid)]
@@ -182,9 +184,7 @@ STOPS = {
 @pytest.mark.parametrize("how", STOPS)
 def test_a_sweep_that_is_stopped_lets_the_job_save_and_goes_on_when_started_again(sweep, how):
     sweep.start("objective.fake_judgment=slow,ok")
-    sweep.wait_for("sweeps/smoke/fake-judgment-slow/console.log")
-    while len(sweep.started() if (sweep.folder / "ranks.txt").exists() else []) < 2:
-        time.sleep(0.05)
+    sweep.wait_for_job("fake-judgment-slow")
     for process in sweep.processes:
         assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text(), "a supervisor stays light"
     STOPS[how](sweep)
@@ -242,7 +242,7 @@ def test_torchrun_is_refused(sweep, monkeypatch):
 
 def test_a_second_sweep_in_the_same_folder_is_refused_while_the_first_one_runs(sweep):
     sweep.start("objective.fake_judgment=slow,ok", ranks=1)
-    sweep.wait_for("ranks.txt")
+    sweep.wait_for_job("fake-judgment-slow", ranks=1)
     other = Ranks(sweep.folder)
     codes, output = other.run("objective.fake_judgment=slow,ok", ranks=1)
     assert codes == [1] and "is in use by process" in output
@@ -273,9 +273,7 @@ def test_under_the_real_launcher_a_sweep_stops_cleanly_too(sweep, how):
                 command, cwd=sweep.folder, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
         ]
-    sweep.wait_for("sweeps/smoke/fake-judgment-slow/console.log", timeout=90)
-    while len(sweep.started() if (sweep.folder / "ranks.txt").exists() else []) < 2:
-        time.sleep(0.05)
+    sweep.wait_for_job("fake-judgment-slow", timeout=90)
     if how == "Ctrl-C":
         os.killpg(sweep.processes[0].pid, signal.SIGINT)
     else:

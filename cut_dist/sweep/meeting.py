@@ -198,16 +198,17 @@ class Follower:
         timeout: float = GATHER_S,
     ):
         deadline = time.monotonic() + timeout
-        while (peer := self._call(address, port, rank, sweep)) is None:
+        while (answered := self._call(address, port, rank, sweep)) is None:
             if stop_asked() or time.monotonic() > deadline:
                 raise Lost(0, f"does not answer at {address}:{port}")
             time.sleep(_RETRY_S)
-        self._peer = peer
+        self._peer, self._early = answered
         self._selector = selectors.DefaultSelector()
-        self._selector.register(peer, selectors.EVENT_READ)
+        self._selector.register(self._peer, selectors.EVENT_READ)
 
     @staticmethod
-    def _call(address: str, port: int, rank: int, sweep: str) -> _Peer | None:
+    def _call(address: str, port: int, rank: int, sweep: str) -> tuple[_Peer, list[Message]] | None:
+        """Rank 0, and the orders that came in one packet with its welcome; None if it is not there yet."""
         try:
             sock = socket.create_connection((address, port), timeout=_ANSWER_S)
         except OSError:
@@ -215,14 +216,15 @@ class Follower:
         peer = _Peer(sock, rank=0)
         try:
             peer.tell({"rank": rank, "sweep": sweep})
-            answer = peer.receive()
+            while not (answer := peer.receive()):  # half a line
+                pass
         except Lost:  # also a listener that says nothing: what is left of an earlier run
             answer = []
-        if answer != [{"sweep": sweep}]:
+        if answer[:1] != [{"sweep": sweep}]:
             peer.close()
             return None
         sock.settimeout(None)
-        return peer
+        return peer, answer[1:]
 
     def tell(self, message: Message) -> None:
         """Send to rank 0. Raises Lost."""
@@ -230,6 +232,9 @@ class Follower:
 
     def poll(self, timeout: float) -> list[Message]:
         """Orders that arrive within `timeout` seconds. Raises Lost."""
+        if early := self._early:
+            self._early = []
+            return early
         return self._peer.receive() if self._selector.select(timeout) else []
 
     def close(self) -> None:
