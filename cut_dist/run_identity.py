@@ -36,7 +36,7 @@ NEUTRAL = (
     "model.checkpointing",
     "train.micro_batch_tokens",
     "stage",
-    "evaluation",  # each evaluation keeps an identity of its own
+    "evaluation",  # evaluation.json has the settings of each suite
     "online.rounds",  # more may be added
     "online.launcher",
     "online.evaluate_first",

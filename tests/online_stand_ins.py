@@ -103,7 +103,8 @@ def _evaluate(cfg: OnlineConfig, source: Path, output: Path, root: str) -> None:
     output.mkdir(parents=True, exist_ok=True)
     made = hashlib.sha256(str(cfg.model.name_or_path).encode()).hexdigest()
     numbers = {"strict": int(made[0], 16) / 16, "loose": 1.0}
-    (output / "evaluation.json").write_text(json.dumps({"suites": {"verifiable": numbers}}))
+    settings = {"verifiable": cfg.evaluation.of_suite("verifiable")}
+    (output / "evaluation.json").write_text(json.dumps({"suites": {"verifiable": numbers}, "settings": settings}))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def test_features_that_would_be_lost_are_refused():
     q, k, v, segments = inputs()
     with pytest.raises(ValueError, match="softcap"):
         packed_attention(torch.nn.Identity(), q, k, v, None, segments=segments, softcap=30.0)
-    with pytest.raises(ValueError, match="attention_dropout"):
+    with pytest.raises(ValueError, match="attention dropout"):
         packed_attention(torch.nn.Identity(), q, k, v, None, segments=segments, dropout=0.1)
 
 
@@ -51,12 +51,21 @@ def test_choice_of_backend(monkeypatch):
     assert choose_backend("auto", cuda, torch.float32) == "sdpa"
     with pytest.raises(ValueError, match="model.attention=flash needs CUDA"):
         choose_backend("flash", cpu, torch.bfloat16)
-    monkeypatch.setattr(attention, "find_spec", lambda name: object())
+    monkeypatch.setattr(attention, "_has_flash", lambda: True)
     assert choose_backend("auto", cuda, torch.bfloat16) == "flash"
-    monkeypatch.setattr(attention, "find_spec", lambda name: None if name == "flash_attn" else object())
+    monkeypatch.setattr(attention, "_has_flash", lambda: False)
     assert choose_backend("auto", cuda, torch.bfloat16) == "varlen"
     with pytest.raises(ValueError, match=r"cut-dist\[flash\]"):
         choose_backend("flash", cuda, torch.bfloat16)
+
+
+def test_a_flash_attn_that_was_built_for_another_torch_is_not_taken(tmp_path, monkeypatch, caplog):
+    (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol: _ZN3c10')")
+    monkeypatch.syspath_prepend(tmp_path)
+    attention._has_flash.cache_clear()
+    assert choose_backend("auto", torch.device("cuda"), torch.bfloat16) == "varlen"
+    attention._has_flash.cache_clear()
+    assert "undefined symbol" in caplog.text
 
 
 @pytest.mark.parametrize("knows_groups", [True, False])

@@ -74,7 +74,7 @@ def test_a_suite_runs_and_writes_what_it_found(suite: str, tmp_path: Path, monke
         assert 0 < row["p20_s"] <= row["median_s"] <= row["p80_s"] and row["peak_bytes"] > 0
         assert row["share_of_rate"] > 0 and row["name"] in console.export_text(clear=False)
         assert (suite == "step") == ("useful_tokens_per_s" in row)
-    assert {row["status"] for row in case["contenders"]} <= {"ok", "not installed", "needs CUDA"}
+    assert {row["status"].rpartition(" is ")[2] for row in case["contenders"]} <= {"ok", "not installed", "needs CUDA"}
 
 
 @pytest.mark.gpu
@@ -218,9 +218,17 @@ def test_trl_gives_the_objective():
 
 def test_a_library_that_is_not_there_is_listed_as_such():
     def build():
-        raise ImportError("no such module")
+        import no_such_library
 
-    assert peers.peer("x", build).missing == "not installed"
+        return no_such_library.cross_entropy
+
+    def build_of_another_version():
+        from torch.nn import no_such_loss
+
+        return no_such_loss
+
+    assert peers.peer("x", build).missing == "no_such_library is not installed"
+    assert "ImportError: cannot import name 'no_such_loss'" in peers.peer("x", build_of_another_version).missing
     assert peers.triton_peer("x", build, CPU).missing == "needs CUDA"
 
 
@@ -256,6 +264,18 @@ def test_a_mistake_names_the_key(override: str, message: str):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective=sft", "objective.name='sft': the benchmark measures CUT with name=cut only"),
+        ("objective.lam_instruction=1.2", "objective.lam_instruction=1.2: .* lam_instruction=None only"),
+    ],
+)
+def test_an_objective_that_is_not_measured_is_refused(override: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        benchmark(configuration(override))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="device=cuda: torch sees no GPU"):
@@ -270,7 +290,7 @@ def test_a_peer_that_breaks_on_import_costs_no_case():
     def build():
         raise RuntimeError("made for another version")
 
-    assert peers.peer("other", build).missing == "can't be imported: RuntimeError"
+    assert peers.peer("other", build).missing == "can't be imported: RuntimeError: made for another version"
 
 
 def test_the_benchmark_needs_no_deepspeed():

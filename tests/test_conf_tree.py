@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cut_dist.benchmark.config import BenchmarkJobConfig
-from cut_dist.config import Config, ConfigError, PreviewJobConfig, run_dir
+from cut_dist.config import Config, ConfigError, ObjectiveConfig, PreviewJobConfig, run_dir
 from cut_dist.config_compose import compose_config, conf_dir
 from cut_dist.online.config import OnlineConfig
 from cut_dist.study.config import StudyConfig
@@ -95,7 +95,8 @@ def test_each_group_member_composes(group: str, member: str):
 def test_each_experiment_composes_under_its_own_name(name: str, entry: str):
     cfg = experiment(name, entry=entry)
     assert cfg.run.experiment == name
-    assert cfg.run.name == ("default" if not required("experiment", name) else cfg.run.name)
+    named_by = required("experiment", name)
+    assert re.fullmatch(r"[\w.-]+_[0-9a-f]{6}" if named_by else "default", cfg.run.name)
 
 
 @pytest.mark.parametrize("name", ONLINE_EXPERIMENTS)
@@ -254,6 +255,14 @@ def test_train_yaml_holds_every_key_with_the_dataclasses_default():
                 default = field.default_factory()
             written = tree[section][field.name]
             assert written == ("???" if default is dataclasses.MISSING else default), f"{section}.{field.name}"
+
+
+def test_no_member_of_objective_says_again_what_train_yaml_says():
+    default = ObjectiveConfig()
+    for path in (CONF / "objective").glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = {key for key, value in tree.items() if key != "name" and value == getattr(default, key)}
+        assert said <= {"fake_judgment", "beta"}, path  # which mean something of their own there
 
 
 def test_preview_yaml_holds_its_own_keys_with_the_dataclasses_default():

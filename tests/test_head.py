@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from cut_dist.model.head import CutHead, CutModel, check_supported
+from cut_dist.model.head import CutHead, CutModel
 
 SIZES = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -31,17 +29,3 @@ def test_the_head_owns_the_lm_head_weight_and_names_stay(tied):
     assert (causal_lm.lm_head.weight is causal_lm.model.embed_tokens.weight) == tied
     torch.testing.assert_close(causal_lm(tokens).logits, logits)
     assert causal_lm.generate(tokens, max_new_tokens=3, do_sample=False).shape == (1, 13)
-
-
-def test_models_that_change_their_logits_are_refused():
-    def fake(bias=None, **config):
-        head = SimpleNamespace(weight=torch.zeros(2, 2), bias=bias)
-        return SimpleNamespace(get_output_embeddings=lambda: head, config=SimpleNamespace(**config))
-
-    check_supported(fake(logit_scale=1.0))
-    with pytest.raises(ValueError, match="final_logit_softcapping=30"):
-        check_supported(fake(final_logit_softcapping=30.0))
-    with pytest.raises(ValueError, match="bias"):
-        check_supported(fake(bias=torch.zeros(2)))
-    with pytest.raises(ValueError, match="causal language model"):
-        check_supported(SimpleNamespace(get_output_embeddings=lambda: None, config=SimpleNamespace()))

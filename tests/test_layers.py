@@ -9,13 +9,12 @@ import rank_equality as worker
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from cut_dist.config import ModelConfig
 from cut_dist.data.packing import PackedBatch, example_weights, pack_examples
 from cut_dist.model import attention
-from cut_dist.model.attention import PACKED, Segments, check_packable
+from cut_dist.model.attention import PACKED, Segments
 from cut_dist.model.head import CutModel
 from cut_dist.model.layers import LayerForward, decoder_layers, replace_forwards
-from cut_dist.model.load import load_causal_lm
+from cut_dist.model.supported import check_config
 
 SIZES = {**worker.SIZES, "tie_word_embeddings": False, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
 # windows are shorter than most of the examples
@@ -37,7 +36,7 @@ CFG = worker.make_config(0, "fake", 2000, "example_mean")
 def make_model(family: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family], use_cache=False, attn_implementation=PACKED)
-    check_packable(config)
+    check_config(config)
     return AutoModelForCausalLM.from_config(config, dtype=dtype).train()
 
 
@@ -165,20 +164,3 @@ def test_what_cannot_be_split_by_tokens_is_refused_with_the_remedy():
     hidden, bias = torch.zeros(1, 5, 4), torch.zeros(1, 1, 5, 5)
     with pytest.raises(ValueError, match=r"shape \(1, 1, 5, 5\).*model.context_split=off"):
         LayerForward(layer, split=True, checkpointed=False)(hidden, attention_bias=bias, segments=segments)
-
-
-@pytest.mark.parametrize(
-    ("family", "reason"),
-    [
-        ("mamba", "linear_attention"),
-        ("qwen3_next", "linear_attention"),
-        ("llama4_text", "chunked_attention"),
-        ("jamba", "other than full"),
-        ("falcon", "attention of its own"),
-        ("bloom", "attention of its own"),
-    ],
-)
-def test_models_whose_contexts_cannot_be_packed_are_refused_before_their_weights_are_read(family, reason, tmp_path):
-    AutoConfig.for_model(family).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"{reason}.*can't be packed"):
-        load_causal_lm(ModelConfig(name_or_path=str(tmp_path)), dtype=torch.float32, seed=0)

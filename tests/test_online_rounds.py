@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,14 @@ def test_another_configuration_is_refused_by_name(unbroken):
     name = online(unbroken).name
     said = finish(start(Path("work"), f"run.name={name}", "generator.temperature=1", "judge.max_set_aside=1"), 1)
     assert "generator.temperature: 0.7 → 1.0" in said and "max_set_aside" not in said
+
+
+def test_rounds_that_were_evaluated_with_other_settings_are_evaluated_again(unbroken, here):
+    shutil.copytree(unbroken, here)
+    (here / "started").write_text("")
+    for _ in range(2):
+        finish(start(here, "evaluation.max_new_tokens=9"))
+        assert (here / "started").read_text().split() == ["evaluate"] * 3
 
 
 def test_a_round_trains_as_the_configuration_says_on_its_own_triplets(tmp_path):

@@ -18,7 +18,8 @@ from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.benchmark.machine import describe
 from cut_dist.benchmark.summary import summarise
 from cut_dist.benchmark.timing import OURS, Case, race
-from cut_dist.config import ConfigError
+from cut_dist.config import ConfigError, ObjectiveConfig
+from cut_dist.config_check import require
 from cut_dist.model.load import choose_dtype
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ def benchmark(cfg: BenchmarkJobConfig, console: Console | None = None) -> int:
         0, or 1 where a contender of this project was wrong or failed, or a case could not be made.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: there is no such device here, or the objective is not the one that is measured.
     """
+    _require_cut(cfg.objective)
     torch._logging.set_logs(dynamo=logging.ERROR)  # graph breaks of what is compiled are not news here
     device = choose_device(cfg.device)
     dtype = choose_dtype(cfg.train.precision, device)
@@ -55,8 +57,15 @@ def benchmark(cfg: BenchmarkJobConfig, console: Console | None = None) -> int:
             target = Path(f"docs/results/benchmark_{cfg.suite}_{device.type}" if cfg.output == "auto" else cfg.output)
             measured = {"machine": machine, "settings": settings(cfg, dtype), "cases": cases, "not_made": not_made}
             report.write(measured, target)
-            log.info("%s.json written, and its figure", target)
+            log.info("%s.json written", target)
     return int(bool(not_made) or not all(map(ours_hold, cases)))
+
+
+def _require_cut(objective: ObjectiveConfig) -> None:
+    """λ, α, γ and the contrast are measured as they are set; what else changes CUT is not."""
+    for key in ("name", "lam_instruction", "floor", "without"):
+        value, only = getattr(objective, key), getattr(ObjectiveConfig(), key)
+        require(value == only, f"objective.{key}", value, f"the benchmark measures CUT with {key}={only} only")
 
 
 def run_case(make: Callable[[], Case], cfg: BenchmarkJobConfig, device: torch.device, seconds: float) -> dict[str, Any]:

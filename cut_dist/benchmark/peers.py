@@ -27,10 +27,10 @@ def peer(name: str, build: Callable[[], Callable[[int], Any]], **attributes: Any
     """The contender that `build` imports and makes, or one that says why there is none."""
     try:
         return Contender(name, build(), **attributes)
-    except ImportError:
-        missing = "not installed"
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed"
     except Exception as error:  # of a library that meets versions it was not made for; ours go on without it
-        missing = f"can't be imported: {type(error).__name__}"
+        missing = f"can't be imported: {type(error).__name__}: {error}"[:200]
     return Contender(name, missing=missing, **attributes)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from cut_dist.benchmark.formula import released_token_loss
@@ -62,8 +63,12 @@ def pad_examples(
 
 
 def released_loss(causal_lm: PreTrainedModel, batch: PaddedBatch, objective: ObjectiveConfig) -> Tensor:
-    """The loss of a micro-batch by one forward over all padded rows."""
-    logits = causal_lm(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
+    """The loss of a micro-batch by one forward over all padded rows.
+
+    Not by cuDNN's attention: on H100 it may give NaN gradients where a row is padding alone (pytorch#196678).
+    """
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        logits = causal_lm(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False).logits
     return loss_of_logits(logits, batch, objective)
 
 

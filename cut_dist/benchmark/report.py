@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from rich.table import Table
 
 from cut_dist.benchmark.timing import LIKELIHOOD
 from cut_dist.throughput import GIB
+
+log = logging.getLogger(__name__)
 
 _UNITS = {"B/s": ("GB/s", 1e9), "FLOP/s": ("TFLOP/s", 1e12)}
 
@@ -66,7 +70,9 @@ def write(report: dict[str, Any], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_name(f"{target.name}.json").write_text(json.dumps(report, indent=1) + "\n")
     timed = [case for case in report["cases"] if any("median_s" in row for row in case["contenders"])]
-    if timed:
+    if timed and find_spec("matplotlib") is None:
+        log.warning("no figure without matplotlib: pip install 'cut-dist[figures]'")
+    elif timed:
         draw(timed, report["machine"], target.with_name(f"{target.name}.png"))
 
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cut_dist.config_check import ranged, require
 
 Suite = Literal["verifiable", "alpaca_eval", "lm_eval", "rouge", "win_rate"]
+_ANSWERS = ("limit", "max_new_tokens")
+_KEYS: dict[Suite, tuple[str, ...]] = {  # what the numbers of a suite depend on
+    "verifiable": _ANSWERS,
+    "alpaca_eval": (*_ANSWERS, "alpaca_eval_path"),
+    "lm_eval": ("lm_eval_tasks", "lm_eval_limit", "lm_eval_include_path"),
+    "rouge": (*_ANSWERS, "rouge_path", "rouge_reference"),
+    "win_rate": (*_ANSWERS, "rival"),
+}
 
 
 @dataclass
@@ -32,3 +40,7 @@ class EvaluationConfig:
         for suite, key in needs.items():
             given = suite not in self.suites or getattr(self, key) is not None
             require(given, f"evaluation.{key}", None, f"the suite {suite} reads it: give a file")
+
+    def of_suite(self, suite: Suite) -> dict[str, Any]:
+        """The keys that the numbers of one suite depend on, with their values."""
+        return {key: getattr(self, key) for key in _KEYS[suite]}

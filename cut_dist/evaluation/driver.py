@@ -1,6 +1,6 @@
 """The job of launch/evaluate.py: the model answers, and each suite measures; what is there already is not done again.
 
-<output>/evaluation.json             the model by hash, and the numbers of each suite that is done
+<output>/evaluation.json             the model by hash; numbers and settings of each suite that is done
 <output>/responses.jsonl             answers to stage.input: suites `verifiable` and `win_rate`
 <output>/alpaca_eval/, rouge/        answers to the suite's own instructions, and `alpaca_eval.json`
 <output>/win_rate/, lm_eval/         preferences by pair, scores by task
@@ -77,6 +77,7 @@ def evaluate(cfg: OnlineConfig) -> int:
         if instructions is not None:
             answer(cfg, instructions, folder)
         content["suites"][suite] = _MEASURES[suite](cfg, folder)
+        content["settings"][suite] = cfg.evaluation.of_suite(suite)
         if suite == "verifiable":  # where the report of a sweep looks
             content["verifiable"] = {name: content["suites"][suite][name] for name in verifiable.SHARES}
         durable.replace_file(output / EVALUATION, (json.dumps(content, indent=1) + "\n").encode())
@@ -105,8 +106,8 @@ def _read(output: Path, model: Mapping[str, Any]) -> dict[str, Any]:
     """What evaluation.json holds of this model, to go on with."""
     path = output / EVALUATION
     if not path.exists():
-        return {"model": model, "suites": {}}
-    content = json.loads(path.read_bytes())
+        return {"model": model, "suites": {}, "settings": {}}
+    content = {"settings": {}, **json.loads(path.read_bytes())}
     if _weights(content["model"]) != _weights(model):
         changes = "\n  ".join(config_changes(content["model"], model))
         raise StageError(

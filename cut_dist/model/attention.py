@@ -7,6 +7,7 @@ segment. Without `segments` (generation, one unpadded sequence at a time) it is 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -14,10 +15,13 @@ from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AttentionInterface, PreTrainedConfig
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from cut_dist.config_check import ConfigError
+from cut_dist.model.supported import UnsupportedModel
+
+log = logging.getLogger(__name__)
 
 PACKED = "cut_dist_packed"
 
@@ -109,7 +113,7 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     half_on_cuda = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     has = {
         "sdpa": True,
-        "flash": half_on_cuda and find_spec("flash_attn") is not None,
+        "flash": half_on_cuda and _has_flash(),
         "varlen": half_on_cuda and {"scale", "window_size"} <= _varlen_parameters(),
     }
     if name == "auto":
@@ -123,6 +127,19 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 @cache
+def _has_flash() -> bool:
+    """Whether the flash-attn package is there and was built for this torch; it says so only when imported."""
+    if find_spec("flash_attn") is None:
+        return False
+    try:
+        from flash_attn import flash_attn_varlen_func  # noqa: F401
+    except (ImportError, OSError) as error:
+        log.warning("flash-attn is installed and can't be imported (%s): torch's own kernels are used", error)
+        return False
+    return True
+
+
+@cache
 def _varlen_parameters() -> frozenset[str]:
     """What torch's varlen kernel can be asked for; it came by and by, from 2.10 to 2.12."""
     if find_spec("torch.nn.attention.varlen") is None:
@@ -132,35 +149,13 @@ def _varlen_parameters() -> frozenset[str]:
     return frozenset(inspect.signature(varlen_attn).parameters)
 
 
-def check_packable(config: PreTrainedConfig) -> None:
-    """Refuse models in which tokens would see other segments of a packed row, before any weight is loaded.
-
-    Raises:
-        ValueError: for layers with a state that runs along the row (Mamba, linear attention, convolutions), for
-            attention in chunks, and for attention that can't be replaced.
-    """
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    if architecture is None:
-        return  # transformers says it better
-    text_config = config.get_text_config()
-    kinds = set(getattr(text_config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if architecture._is_stateful or kinds:
-        found = f" ({', '.join(sorted(kinds))})" if kinds else ""
-        what = f"layers other than full and sliding attention{found}"
-    elif not architecture._supports_attention_backend:
-        what = "an attention of its own that can't be replaced"
-    else:
-        return
-    raise ValueError(f"{architecture.__name__} has {what}, so its contexts can't be packed into one row: not supported")
-
-
 def packed_attention(
     module, query, key, value, attention_mask, scaling=None, dropout=0.0, segments: Segments | None = None, **kwargs
 ) -> tuple[torch.Tensor, None]:
     """The attention function that transformers calls: (1, H, T, D) queries → ((1, T, H, D), None).
 
     Raises:
-        ValueError: for attention features that a packed kernel would silently leave out.
+        UnsupportedModel: it needs what a packed kernel would silently leave out.
     """
     if segments is None:
         return sdpa_attention_forward(
@@ -168,9 +163,9 @@ def packed_attention(
         )
     for feature in ("softcap", "s_aux"):
         if kwargs.get(feature) is not None:
-            raise ValueError(f"{type(module).__name__} uses attention `{feature}`, which packed attention lacks")
+            raise UnsupportedModel(f"{type(module).__name__} uses attention `{feature}`, which packed attention lacks")
     if dropout:
-        raise ValueError("attention dropout is not supported: set attention_dropout to 0 in the model's config")
+        raise UnsupportedModel(f"{type(module).__name__} has attention dropout: set it to 0 in the model's config")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = BACKENDS[segments.backend](query, key, value, segments, scaling, kwargs.get("sliding_window"))
     return out, None

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from cut_dist.data.packing import PackedBatch, PackedPairs
 from cut_dist.kernels.fused_linear_cut import fused_linear_cut
 from cut_dist.model.attention import Segments
+from cut_dist.model.supported import check_head
 
 
 class CutOutput(NamedTuple):
@@ -100,7 +101,7 @@ class CutModel(nn.Module):
         instead: arguments of `fused_linear_cut` that differ in training mode, for an ablation.
 
     Raises:
-        ValueError: if the model's output layer is not the plain product that the head computes.
+        UnsupportedModel: the output layer is not the plain product that the head computes.
     """
 
     def __init__(
@@ -116,7 +117,7 @@ class CutModel(nn.Module):
         instead: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        check_supported(causal_lm)
+        check_head(causal_lm)
         self.causal_lm = causal_lm
         self.attention = attention
         weight = causal_lm.get_output_embeddings().weight
@@ -124,21 +125,9 @@ class CutModel(nn.Module):
         causal_lm.set_output_embeddings(CutHead(weight, measured=loss, trained=loss | dict(instead or {})))
 
     def forward(self, batch: PackedBatch) -> CutOutput:
+        """Loss and token probabilities of one packed micro-batch on the model's device."""
         segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention, batch.num_no_grad_segments)
         decoded = self.causal_lm.get_decoder()(
             input_ids=batch.input_ids, position_ids=batch.position_ids, use_cache=False, segments=segments
         )
         return self.causal_lm.get_output_embeddings()(decoded.last_hidden_state[0], batch)
-
-
-def check_supported(causal_lm: PreTrainedModel) -> None:
-    """Refuse models whose logits are not `hidden @ lm_head.weight.T` (soft-capping, scaling, bias)."""
-    head, config = causal_lm.get_output_embeddings(), causal_lm.config
-    name = type(causal_lm).__name__
-    if getattr(head, "weight", None) is None:
-        raise ValueError(f"{name} has no lm_head with a weight: CUT needs a causal language model")
-    if getattr(head, "bias", None) is not None:
-        raise ValueError(f"{name} has a bias in its lm_head, which the CUT head does not compute")
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, key, None) not in (None, 1, 1.0):
-            raise ValueError(f"{name} changes its logits ({key}={getattr(config, key)}): not supported by the CUT head")

@@ -15,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from cut_dist.config_check import ConfigError
 from cut_dist.model.attention import Segments
+from cut_dist.model.supported import UnsupportedModel
 
 GRADIENT, NO_GRADIENT = 0, 1  # the parts of a packed row, in this order
 
@@ -74,9 +76,9 @@ def _part(value: Any, part: int, segments: Segments) -> Any:
         return segments.parts[part]
     if isinstance(value, torch.Tensor):
         if value.dim() < 2 or value.shape[1] != sum(segments.lengths):
-            raise ValueError(
-                f"the decoder hands its layers a tensor of shape {tuple(value.shape)}, which can't be split by tokens: "
-                "set model.context_split=off"
+            raise ConfigError(
+                f"The decoder hands its layers a tensor of shape {tuple(value.shape)}, which can't be split by tokens: "
+                "set model.context_split=off."
             )
         border = sum(segments.parts[GRADIENT].lengths)
         return value[:, :border] if part == GRADIENT else value[:, border:]
@@ -96,10 +98,10 @@ def replace_forwards(causal_lm: PreTrainedModel, *, split: bool, checkpointed: b
     """Put a `LayerForward` in the place of every decoder layer's `forward`.
 
     Raises:
-        ValueError: for a model whose layers transformers doesn't mark as such.
+        UnsupportedModel: transformers marks no layers of it as such.
     """
     layers = decoder_layers(causal_lm)
     if not layers:
-        raise ValueError(f"no decoder layers found in {type(causal_lm).__name__}: not supported")
+        raise UnsupportedModel(f"no decoder layers found in {type(causal_lm).__name__}")
     for layer in layers:
         layer.forward = LayerForward(layer, split=split, checkpointed=checkpointed)

@@ -9,9 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from cut_dist.config_check import ConfigError
-from cut_dist.model.attention import PACKED, check_packable
+from cut_dist.model.attention import PACKED
 from cut_dist.model.layers import replace_forwards
 from cut_dist.model.resolve import resolve_model
+from cut_dist.model.supported import check_config
 from cut_dist.model.tiny import byte_tokenizer
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ def load_tokenizer(cfg: ModelConfig) -> Tokenizer:
     """The tokenizer of `model.tokenizer`, else the model's own; "bytes" is the built-in byte-level one.
 
     Raises:
-        ValueError: if it has no end-of-sequence token, which every response must end in.
+        ConfigError: it has no end-of-sequence token, which every response must end in.
     """
     if cfg.tokenizer == "bytes":
         return byte_tokenizer()
     path = resolve_model(cfg.tokenizer or cfg.name_or_path, cfg.revision)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {path} has no eos_token: set one in its tokenizer_config.json")
+        raise ConfigError(f"model.tokenizer: that of {path} has no eos_token. Set one in its tokenizer_config.json.")
     return tokenizer
 
 
@@ -48,7 +49,7 @@ def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTra
     no device ever holds them all.
 
     Raises:
-        ValueError: for a model whose contexts can't be packed into one row.
+        UnsupportedModel: its contexts can't be packed into one row, or its logits are no plain product.
     """
     if cfg.random_init is not None:
         torch.manual_seed(seed)
@@ -57,7 +58,7 @@ def load_causal_lm(cfg: ModelConfig, *, dtype: torch.dtype, seed: int) -> PreTra
     else:
         path = resolve_model(cfg.name_or_path, cfg.revision)
         config = AutoConfig.from_pretrained(path)
-        check_packable(config)
+        check_config(config)
         model = AutoModelForCausalLM.from_pretrained(
             path, config=config, dtype=dtype, attn_implementation=PACKED, use_safetensors=True
         )

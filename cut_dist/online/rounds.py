@@ -163,11 +163,16 @@ class Loop:
         raise StageEnded(NOT_FINISHED)
 
     def _done(self, name: str, files: RoundFiles) -> bool:
-        """Whether a stage of a round is at its end. That its inputs are the same is for the stage to see."""
+        """Whether a stage of a round is at its end. That its inputs are the same is for the stage to see.
+
+        The settings of an evaluation may change from one start to the next; what was measured with others is not done,
+        so that one curve never has both.
+        """
         if name == "train":
             return read_finished(files.training) is not None
         if name == "evaluate":
-            return set(self.cfg.evaluation.suites) <= read_evaluation(files).keys()
+            own, settings = self.cfg.evaluation, read_evaluation(files)["settings"]
+            return all(settings.get(suite) == own.of_suite(suite) for suite in own.suites)
         outputs = {"generate": files.responses, "judge": files.judgments, "answer": files.answers}
         return read_manifest(outputs[name]) is not None
 

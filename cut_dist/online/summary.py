@@ -84,14 +84,15 @@ def read_round(files: RoundFiles) -> RoundSummary:
         after=evaluations[-1] if len(evaluations) > 1 else {},
         train=train[-1] if train else {},
         answers=_count(files.answers),
-        evaluation=read_evaluation(files),
+        evaluation=read_evaluation(files)["suites"],
     )
 
 
 def read_evaluation(files: RoundFiles) -> dict[str, Any]:
-    """Suite → its numbers, of the suites that are done."""
+    """`suites`, `settings`: suite → its numbers, and what they depend on; of the suites that are done."""
     path = files.evaluation / "evaluation.json"
-    return json.loads(path.read_bytes())["suites"] if path.exists() else {}
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    return {"suites": {}, "settings": {}, **found}
 
 
 def _count(output: Path) -> int:
