@@ -161,7 +161,7 @@ def test_rounds_train_on_samples_of_the_model_before_and_one_training_on_as_many
 def test_a_training_at_once_has_as_many_of_each_kind_as_the_rounds(made):
     online, matched = made.results["rounds/1/online"], made.results["rounds/1/offline_matched"]
     rows = run(made, "rounds/1/offline_matched", 1).rows
-    assert (matched["align_n"], matched["align_p"]) == (26, 14) and online["align_n"] == pytest.approx(26)
+    assert matched["align_n"] == 26 == pytest.approx(online["align_n"])
     assert sum(row["judgment"] is not None for row in rows) == 26 and len({row["id"] for row in rows}) == 40
 
 

@@ -95,7 +95,10 @@ def praise(rng: random.Random) -> str:
 
 
 def _other_mistakes(rng: random.Random, response: Symbols, answer: Symbols, count: int) -> list[Claim]:
-    """Right places, `count` of them where there are as many, each said to be wrong."""
+    """Right places, `count` of them where there are as many, each said to be wrong.
+
+    Where no place is right it is the first one, and what is said of it may be true: none of the study's samples.
+    """
     right = [i for i, (a, b) in enumerate(zip(response, answer)) if a == b]
     chosen = sorted(rng.sample(right, min(count, len(right)))) or [0]
     return [(i, response[i], rng.choice([d for d in DIGITS if d != response[i]])) for i in chosen]

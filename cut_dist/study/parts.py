@@ -29,7 +29,7 @@ from cut_dist.study.judgments import QUALITIES, UNREAD_PRAISE
 from cut_dist.study.lab import Lab, Sample
 from cut_dist.study.real_cells import real_cells
 from cut_dist.study.rows import write_rows
-from cut_dist.study.trainer import discard
+from cut_dist.study.trainer import TrainingFailed, discard
 from cut_dist.study.tuning import ROUNDS, Recipe, candidates, tuned
 
 if TYPE_CHECKING:
@@ -237,7 +237,10 @@ def _offline_matched(lab: Lab, results: Results) -> Numbers:
     count, align_n = lab.cfg.study.rounds * lab.cfg.study.round_samples, results[f"rounds/{lab.seed}/online"]["align_n"]
     pool = lab.sample(lab.base, "pool", 4 * count)  # enough, where a fourth are right
     wrong = [sample for sample in pool if not sample.right][: round(align_n)]
-    right = [sample for sample in pool if sample.right][: count - len(wrong)]
+    right = [sample for sample in pool if sample.right][: count - round(align_n)]
+    if len(wrong) + len(right) < count:
+        found = f"{len(wrong)} wrong and {len(right)} right ones"
+        raise TrainingFailed(f"{count} are wanted, but of {len(pool)} samples of the base model only {found} can be used")
     return _at_once(lab, results, "offline_matched", [*wrong, *right])
 
 
@@ -245,8 +248,7 @@ def _at_once(lab: Lab, results: Results, name: str, samples: Sequence[Sample]) -
     write_rows(lab.folder / f"{name}.jsonl", lab.judged(samples))
     recipe = tuned(lab.cfg.study, results, method="cut")
     numbers = _trained(lab, f"rounds/{lab.seed}/{name}", recipe, f"{name}.jsonl")
-    align_n = sum(not sample.right for sample in samples)
-    return {**numbers, "align_n": align_n, "align_p": len(samples) - align_n}
+    return {**numbers, "align_n": sum(not sample.right for sample in samples)}
 
 
 def _align_p(study: StudyKeys, seed: int) -> Iterator[Cell]:
