@@ -3,7 +3,7 @@
     rank 0     stage = begin_stage(root)                  an empty root/.stage; then a barrier
     all ranks  engine.save_checkpoint(stage, …)           shards land in the stage; then a barrier
     all ranks  seal_share(stage, rank, world_size)        each hashes and fsyncs its own; rank 0 gathers what they say
-    rank 0     commit_stage(root, tag, step, extra, …)    fsync, MANIFEST.json, rename to root/<tag>
+    rank 0     commit_stage(root, step, …)    fsync, MANIFEST.json, rename to root/<tag>
     rank 0     prune(root, keep_last)                     what newer, verified checkpoints make superfluous
 
 On resume rank 0 asks `newest_valid(root)` and tells the others. A checkpoint counts only if every file has
@@ -19,7 +19,6 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from cut_dist import durable
 from cut_dist.manifest import (
@@ -104,21 +103,17 @@ def seal_share(stage: Path, rank: int, world_size: int) -> dict[str, Entry]:
 
 def commit_stage(
     root: Path,
-    tag: str,
     step: int,
-    extra: dict[str, Any],
     *,
     files: dict[str, Entry],
     world_size: int,
     versions: dict[str, str] | None = None,
 ) -> Path:
-    """Turns the sealed stage into the checkpoint `root/<tag>` (rank 0 only).
+    """Turns the sealed stage into the checkpoint `root/<tag_of(step)>` (rank 0 only).
 
     Args:
         root: the folder of checkpoints.
-        tag: `tag_of(step)`.
         step: optimizer steps done.
-        extra: the caller's own state; JSON (finite numbers, strings, lists, string keys) in the manifest.
         files: `seal_share` of every rank.
         world_size: number of ranks whose shards the stage holds.
         versions: package name → version, for the reader of the manifest.
@@ -128,16 +123,14 @@ def commit_stage(
 
     Raises:
         CheckpointError: a valid checkpoint of that step is there already, the stage is empty, holds links
-            or other files than `files`, `extra` is not JSON, or the disk fails. Earlier checkpoints are untouched in
-            every case.
+            or other files than `files`, or the disk fails. Earlier checkpoints are untouched in every case.
     """
-    if tag != tag_of(step):
-        raise CheckpointError(f"tag {tag!r} does not belong to step {step}: expected {tag_of(step)!r}")
+    tag = tag_of(step)
     stage, target = root / STAGE, root / tag
     broken = _verify(target) if os.path.lexists(target) else None
     if broken == []:
         raise CheckpointError(f"{target} is committed already, and what is committed is never overwritten")
-    facts = {"tag": tag, "step": step, "world_size": world_size, "versions": versions or {}, "extra": extra}
+    facts = {"tag": tag, "step": step, "world_size": world_size, "versions": versions or {}}
     try:
         sealed = seal_folder(stage, files, facts)
         if broken:

@@ -22,12 +22,12 @@ from cut_dist.config import AnyConfig, Config, ConfigError
 from cut_dist.config_compose import compose_config, conf_dir, config_groups, read_config
 from cut_dist.judges.base import WaitingForPeople
 from cut_dist.preflight import port_taken
+from cut_dist.process import UNFINISHED
 from cut_dist.sweep.plan import Request, print_jobs
 from cut_dist.wording import UserError, nearest
 
 BAD_CONFIGURATION = 2
 FAILED = 1
-UNFINISHED = 75  # sysexits.h: try again later
 _GRACE_S = 5.0  # in which the launcher ends the ranks that wait, where rank 0 has met the same problem
 
 _USAGE = """usage: {script} [options] [+experiment=NAME] [GROUP=MEMBER ...] [KEY=VALUE ...]

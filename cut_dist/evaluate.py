@@ -17,7 +17,7 @@ from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import PackedBatch, rank_micro_batches
 from cut_dist.data.templates import Tokenizer
-from cut_dist.model.head import CutOutput
+from cut_dist.kernels.cut_loss import CutTokenLoss
 from cut_dist.preview.tokens import token_texts
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def token_records(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks
 @torch.no_grad()
 def per_example(
     engine, examples: Sequence[Example], cfg: Config, ranks: Ranks,
-    read: Callable[[PackedBatch, CutOutput], dict[int, T]],
+    read: Callable[[PackedBatch, CutTokenLoss], dict[int, T]],
 ) -> list[T]:  # fmt: skip
     """What `read` makes of a micro-batch and the engine's output (example's index → T), in order, on all ranks.
 
@@ -78,7 +78,7 @@ def per_example(
     return [merged[index] for index in range(len(examples))]
 
 
-def split_records(batch: PackedBatch, out: CutOutput, examples: Sequence[Example]) -> dict[int, TokenRecord]:
+def split_records(batch: PackedBatch, out: CutTokenLoss, examples: Sequence[Example]) -> dict[int, TokenRecord]:
     """Cut a micro-batch's rows into examples: index → record."""
     names = ("loss_instruction", "loss_authentic", "logp", "logp_authentic", "logp_fake", "inappropriate")
     rows = {name: getattr(out, name).cpu().numpy() for name in names}

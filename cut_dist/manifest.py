@@ -114,7 +114,7 @@ def fingerprint(folder: Path) -> Fingerprint | None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of the checkpoint in `folder`: tag, step, world_size, versions, extra, files.
+    """The manifest of the checkpoint in `folder`: tag, step, world_size, versions, files.
 
     Raises:
         CheckpointError: it is missing, or not byte for byte what was committed. The other files are not

@@ -23,7 +23,7 @@ from cut_dist.wording import UserError
 
 if TYPE_CHECKING:
     from cut_dist.engine.launch import Ranks
-    from cut_dist.model.head import CutOutput
+    from cut_dist.kernels.cut_loss import CutTokenLoss
 
 REFERENCE = "reference.json"
 
@@ -37,7 +37,7 @@ def term_logps(engine, examples: Sequence[Example], cfg: Config, ranks: Ranks) -
     return per_example(engine, examples, cfg, ranks, _split_terms)
 
 
-def _split_terms(batch: PackedBatch, out: CutOutput) -> dict[int, list[np.ndarray]]:
+def _split_terms(batch: PackedBatch, out: CutTokenLoss) -> dict[int, list[np.ndarray]]:
     logp, terms = out.logp.cpu().numpy(), {}
     for index, part in zip(batch.examples, np.split(logp, np.cumsum(batch.row_counts)[:-1])):
         terms.setdefault(index, []).append(part)

@@ -14,6 +14,7 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
+UNFINISHED = 75  # exit status, EX_TEMPFAIL of sysexits.h: started again, the same command goes on
 _PR_SET_PDEATHSIG = 1
 # Below 32768, where Linux takes the ports of outgoing connections from: one of those may have it by the time it is used
 _PORTS = range(20000, 32768)

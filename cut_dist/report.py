@@ -39,7 +39,7 @@ def show(folder: Path, evaluations: Sequence[dict[str, Any]], console: Console |
 
     Args:
         folder: the run's folder.
-        evaluations: as `Recorder.evaluations` returns them, oldest first; nothing is compared if there are fewer
+        evaluations: as `recorder.read_evaluations` returns them, oldest first; nothing is compared if there are fewer
             than two.
         console: where to print; the terminal by default.
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cut_dist.data.packing import PackedBatch, PackedPairs
-from cut_dist.model.head import CutOutput
+from cut_dist.kernels.cut_loss import CutTokenLoss
 from cut_dist.throughput import ModelShape, causal_pairs, forward_flops, memory_stats, mfu, peak_flops
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ SUMS = (
 
 
 def micro_batch_sums(
-    batch: PackedBatch, out: CutOutput, *, alpha: float, gamma: float, shape: ModelShape | None
+    batch: PackedBatch, out: CutTokenLoss, *, alpha: float, gamma: float, shape: ModelShape | None
 ) -> torch.Tensor:
     """(len(SUMS),) float64 on the device; the last three entries are left 0.
 
@@ -86,7 +86,7 @@ def micro_batch_sums(
     ])  # fmt: skip
 
 
-def _preferences(batch: PackedPairs, out: CutOutput) -> list[torch.Tensor]:
+def _preferences(batch: PackedPairs, out: CutTokenLoss) -> list[torch.Tensor]:
     """Pairs that are no fillers, and over them the sums of the rewards' margins and of where they are above 0."""
     real = (batch.pair_weight > 0).double()
     margin = batch.beta * batch.margins(out.logp).double()

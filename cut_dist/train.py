@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 
 from cut_dist import evaluate, own_loss, report
-from cut_dist.ablation import encoding, loss_instead, loss_options, packing_options, prepare_data
 from cut_dist.config import Config
 from cut_dist.data.ahead import made_ahead
 from cut_dist.data.examples import Example, Prepared
@@ -28,6 +27,7 @@ from cut_dist.engine.state import full_state_dict, load_checkpoint, on_main, sav
 from cut_dist.export import export_model
 from cut_dist.heartbeat import Heartbeat
 from cut_dist.model.load import Tokenizer, load_tokenizer
+from cut_dist.objective_options import encoding, packing_options, prepare_data, training_options
 from cut_dist.process import StopSignal, remove_shared_buffers
 from cut_dist.recorder import Recorder, read_evaluations
 from cut_dist.run_start import CHECKPOINTS, Start, open_run
@@ -188,7 +188,8 @@ def accumulate(
     Returns:
         (len(SUMS),) float64: this rank's sums, its share of the squared gradient norm, and whether all was finite.
     """
-    weight = {name: {**loss_options(cfg.objective), **loss_instead(cfg.objective)}[name] for name in ("alpha", "gamma")}
+    options = training_options(cfg.objective)
+    weight = {name: options[name] for name in ("alpha", "gamma")}
     sums = torch.zeros(len(SUMS), dtype=torch.float64, device=ranks.device)
     for i, micro_batch in enumerate(micro_batches):
         engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)

@@ -18,7 +18,7 @@ Shapes: R rows (one per response token), V tokens in the vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,9 +28,10 @@ from cut_dist.kernels.backends import select_backend
 from cut_dist.kernels.forward_gradient import attach_gradients, gradient_due
 
 
-@dataclass(frozen=True)
-class CutTokenLoss:
+class CutTokenLoss(NamedTuple):
     """The objective over R rows. `loss` is a differentiable scalar, everything else (R,) and detached.
+
+    A plain tuple of tensors, because ZeRO-3 finds the tensors to hook in tuples, lists and dicts only.
 
     Float fields are float32 (float64 for float64 input). The rows' losses are not yet multiplied by
     `token_weight`. Ignored rows (label −100) are 0 and False everywhere; on Align-P rows `loss_authentic`,

@@ -9,8 +9,8 @@ Every row is seen through its *margin* d, by how much the other tokens together 
     unlikelihood  −w·log(1 − p)     ∂/∂z_v = c·q_v,   ∂/∂z_y = −c   with c = −w·p
 
 So a gradient row is one scalar times (q − onehot(y)): bounded at any p, never divided by 1 − p, never a
-difference of near-equal numbers. In the symbols of the design S₋y/S = sigmoid(d), with S₋y = Σ_{v≠y}
-e^{z_v−m}; here m is the largest of the *other* logits, so S₋y ≥ 1 and log(1 − p) keeps all its digits even
+difference of near-equal numbers. With sums S = Σ_v e^{z_v−m} and S₋y over v ≠ y it is S₋y/S = sigmoid(d);
+here m is the largest of the *other* logits, so S₋y ≥ 1 and log(1 − p) keeps all its digits even
 where p rounds to 1.
 
 Shapes: R rows (response tokens), V tokens in the vocabulary, n rows of one block.

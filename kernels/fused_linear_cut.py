@@ -91,14 +91,15 @@ def fused_linear_cut(
         authentic_loss: False: the authentic context is only read; it has no loss, and neither `hidden_authentic` nor,
             through it, `weight` a gradient.
         chunk_rows: rows whose logits are held at once. None: on the CPU as many as fit in 128 MiB a context, on CUDA
-            as fit in a quarter of the free memory, rounded down to a power of two so that runs repeat.
+            as fit in a quarter of the free memory, at most 2048, rounded down to a power of two so that runs repeat.
 
     Returns:
         A `CutTokenLoss` of (R,) fields; its `loss` is differentiable in `hidden`, `hidden_authentic`,
         `weight`.
 
     Raises:
-        TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it.
+        TypeError, ValueError: an argument of the wrong type, shape, device or range; the message names it. Labels out
+            of range are found on the CPU only: elsewhere their rows' numbers mean nothing.
     """
     check_hidden(hidden, hidden_authentic, hidden_fake, weight)
     check_labels(labels, hidden, vocabulary=weight.shape[0])

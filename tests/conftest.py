@@ -41,7 +41,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real triplets and golden values beside the checkout; skips where it is absent."""
+    """The folder of real triplets beside the checkout; skips where it is absent."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the shared data beside the checkout, and {SHARED_DATA.name}/ is not there")
     return SHARED_DATA

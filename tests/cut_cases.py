@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import math
 
@@ -96,7 +95,7 @@ def evaluate(function, *, upstream: float = 1.0, **kwargs) -> tuple[CutTokenLoss
     }
     out = function(**{**kwargs, **leaves})
     (out.loss * upstream).backward()
-    out = CutTokenLoss(*(getattr(out, field.name).detach().cpu() for field in dataclasses.fields(out)))
+    out = CutTokenLoss(*(field.detach().cpu() for field in out))
     return out, *(None if leaf is None or leaf.grad is None else leaf.grad.cpu() for leaf in leaves.values())
 
 

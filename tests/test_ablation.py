@@ -10,7 +10,6 @@ import pytest
 import rank_equality as worker
 import torch
 
-from cut_dist.ablation import loss_instead, loss_options, packing_options, prepare_data
 from cut_dist.config import ConfigError, ObjectiveConfig
 from cut_dist.config_compose import compose_config
 from cut_dist.data.examples import Example
@@ -21,6 +20,7 @@ from cut_dist.model.head import CutModel
 from cut_dist.model.layers import replace_forwards
 from cut_dist.model.load import load_causal_lm
 from cut_dist.model.tiny import byte_tokenizer
+from cut_dist.objective_options import loss_options, packing_options, prepare_data, training_options
 from cut_dist.step_stats import model_flops
 from cut_dist.throughput import causal_pairs, forward_flops, model_shape
 
@@ -59,7 +59,7 @@ def packed(o: ObjectiveConfig) -> PackedBatch:
 def cut_model(o: ObjectiveConfig) -> CutModel:
     causal_lm = load_causal_lm(CFG.model, dtype=torch.float32, seed=CFG.seed)
     replace_forwards(causal_lm, split=True, checkpointed=False)
-    return CutModel(causal_lm, **loss_options(o), instead=loss_instead(o), attention="sdpa").train()
+    return CutModel(causal_lm, **loss_options(o), in_training=training_options(o), attention="sdpa").train()
 
 
 def logps(causal_lm, example: Example) -> dict[str, torch.Tensor]:

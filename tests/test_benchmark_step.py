@@ -71,8 +71,8 @@ def test_the_released_scheme_and_ours_have_the_same_gradients(contrast: str, mem
 
 
 @pytest.mark.parametrize("name", ["seed1", "seed2", "seed3"])  # Align-N, Align-P, two Align-N
-def test_the_released_loss_is_the_released_one(name: str, shared_data: Path):
-    cases = json.loads((shared_data / "golden" / "released_loss.json").read_text())
+def test_the_released_loss_is_the_released_one(name: str, root: Path):
+    cases = json.loads((root / "tests/golden/released_loss.json").read_text())
     case = next(c for c in cases if c["name"] == name)
     judged, plain = (torch.tensor(case[f"logits_{slot}"]).requires_grad_() for slot in ("judged", "plain"))
     labels = torch.cat([torch.tensor(case[f"labels_{slot}"]) for slot in ("judged", "plain")])

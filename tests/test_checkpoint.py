@@ -17,7 +17,7 @@ from cut_dist.checkpoint import CheckpointError, newest_valid, prune, tag_of, ve
 SHARDS = ("engine/rank0_optim.pt", "engine/rank1_optim.pt", "rng_rank00000.pt")
 
 
-def save(root: Path, step: int, **extra) -> Path:
+def save(root: Path, step: int) -> Path:
     """What the trainer does, with two ranks' shards of equal size and different content."""
     stage = checkpoint.begin_stage(root)
     (stage / "engine").mkdir()
@@ -25,13 +25,13 @@ def save(root: Path, step: int, **extra) -> Path:
         (stage / name).write_bytes(bytes([step % 251, number]) * 500)
     (stage / "engine" / "empty.json").write_bytes(b"")
     files = {**checkpoint.seal_share(stage, 1, 2), **checkpoint.seal_share(stage, 0, 2)}
-    return checkpoint.commit_stage(root, tag_of(step), step, extra, files=files, world_size=2)
+    return checkpoint.commit_stage(root, step, files=files, world_size=2)
 
 
-def commit(root: Path, step: int, **extra) -> Path:
+def commit(root: Path, step: int) -> Path:
     """The stage as it is, sealed by a single rank."""
     files = checkpoint.seal_share(root / checkpoint.STAGE, 0, 1)
-    return checkpoint.commit_stage(root, tag_of(step), step, extra, files=files, world_size=1)
+    return checkpoint.commit_stage(root, step, files=files, world_size=1)
 
 
 @pytest.fixture
@@ -48,38 +48,16 @@ def root(tmp_path: Path) -> Path:
 
 def test_commit_keeps_what_was_staged_and_says_so_in_the_manifest(tmp_path):
     root = tmp_path / "checkpoints"
-    extra = {
-        "config_hash": "abc",
-        "window": [0.1, 1e-300],
-        5: "int keys",
-        10: "become strings",
-        "deep": {"a": (1, 2)},
-    }
-    path = save(root, 20, **{str(k): v for k, v in extra.items()})
+    path = save(root, 20)
     read = manifest.read_manifest(path)
     assert path == root / "step_00000020" and verify(path) == []
     assert (read["step"], read["tag"], read["world_size"]) == (20, "step_00000020", 2)
-    assert read["extra"]["window"] == [0.1, 1e-300] and read["extra"]["deep"] == {"a": [1, 2]}
     content = (path / SHARDS[1]).read_bytes()
     assert content == bytes([20, 1]) * 500
     assert read["files"][SHARDS[1]] == {"bytes": 1000, "sha256": hashlib.sha256(content).hexdigest()}
     assert set(read["files"]) == {*SHARDS, "engine/empty.json"}
     assert (root / "latest").read_text() == "step_00000020\n"
     assert sorted(p.name for p in root.iterdir()) == ["latest", "step_00000020"]
-
-
-def test_integer_keys_in_extra_do_not_spoil_the_manifest(tmp_path):
-    stage = checkpoint.begin_stage(tmp_path)
-    (stage / "a").write_bytes(b"a")
-    path = commit(tmp_path, 1, rows={2: 0, 10: 0, 1: 0})
-    assert verify(path) == [] and manifest.read_manifest(path)["extra"]["rows"] == {"1": 0, "2": 0, "10": 0}
-
-
-@pytest.mark.parametrize("extra", [{"loss": float("nan")}, {"state": b"bytes"}, {"rng": object()}])
-def test_state_that_is_no_json_is_refused_and_nothing_is_committed(root, extra):
-    with pytest.raises(CheckpointError, match="JSON"):
-        save(root, 40, **extra)
-    assert newest_valid(root)[0] == root / "step_00000030"
 
 
 def test_hash_of_a_file_larger_than_the_buffer(tmp_path, monkeypatch):
@@ -133,11 +111,9 @@ def test_a_stage_is_refused_if_empty_foreign_or_holding_links(tmp_path):
     (checkpoint.begin_stage(root) / "MANIFEST.json").write_text("{}")
     with pytest.raises(CheckpointError, match="begin_stage must come before"):
         commit(root, 1)
-    with pytest.raises(CheckpointError, match="does not belong"):
-        checkpoint.commit_stage(root, "step_00000002", 1, {}, files={}, world_size=1)
     assert (tmp_path / "secret").read_text() == "not the run's"
     with pytest.raises(CheckpointError):
-        checkpoint.commit_stage(tmp_path / "never_begun", tag_of(1), 1, {}, files={}, world_size=1)
+        checkpoint.commit_stage(tmp_path / "never_begun", 1, files={}, world_size=1)
 
 
 DEEPSPEED_NAMES = {
@@ -175,14 +151,14 @@ def test_a_stage_that_differs_from_what_was_sealed_is_not_committed(root, spoil)
     else:
         (stage / "rng_rank00001.pt").write_bytes(b"state and more")
     with pytest.raises(CheckpointError, match="rng_rank00001.pt. All ranks need the same run.root"):
-        checkpoint.commit_stage(root, tag_of(40), 40, {}, files=files, world_size=2)
+        checkpoint.commit_stage(root, 40, files=files, world_size=2)
     assert newest_valid(root) == (root / "step_00000030", [])
 
 
 def test_a_valid_checkpoint_is_never_overwritten(root):
     before = (root / "step_00000030" / "MANIFEST.json").read_bytes()
     with pytest.raises(CheckpointError, match="committed already"):
-        save(root, 30, other=1)
+        save(root, 30)
     assert (root / "step_00000030" / "MANIFEST.json").read_bytes() == before
 
 
@@ -304,7 +280,6 @@ def test_a_manifest_can_not_name_files_elsewhere(tmp_path, monkeypatch):
         "step": 1,
         "world_size": 1,
         "versions": {},
-        "extra": {},
         "files": files,
     }
     (path / "MANIFEST.json").write_bytes(manifest._render(forged))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cut_dist import checkpoint, durable
-from cut_dist.checkpoint import newest_valid, prune, tag_of, verify
+from cut_dist.checkpoint import newest_valid, prune, verify
 
 CALLS = ("open", "write", "fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "ftruncate")
 KILLED = 9
@@ -30,7 +30,7 @@ def save(root: Path, step: int) -> None:
         os.write(descriptor, f"{name} {step} ".encode() * 200)
         os.close(descriptor)
     files = {**checkpoint.seal_share(stage, 0, 2), **checkpoint.seal_share(stage, 1, 2)}
-    checkpoint.commit_stage(root, tag_of(step), step, {"step": step}, files=files, world_size=2)
+    checkpoint.commit_stage(root, step, files=files, world_size=2)
 
 
 class Killer:

@@ -16,7 +16,8 @@ from cut_dist.cache import cache_root
 from cut_dist.config import DataConfig
 from cut_dist.data import prepare as prepare_module
 from cut_dist.data.cache import load_prepared, prepared_root
-from cut_dist.data.prepare import Prepared, prepare
+from cut_dist.data.examples import Prepared
+from cut_dist.data.prepare import prepare
 from cut_dist.model.resolve import converted_folder
 from cut_dist.model.tiny import byte_tokenizer
 

@@ -20,7 +20,7 @@ from cut_dist.generators.hf import HfGenerator
 from cut_dist.generators.make import make_generator
 from cut_dist.generators.prompts import prompt_ids
 from cut_dist.model.tiny import EOS, byte_tokenizer
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 
 SETTINGS = ("generator.max_new_tokens=120", "generator.batch_size=3", "generator.temperature=1.0")
 
@@ -33,7 +33,7 @@ def requests() -> list[GenerationRequest]:
 @pytest.fixture(scope="module")
 def whole(requests):
     """All responses by id, from one start on one rank."""
-    return by_id(HfGenerator(online_config(*SETTINGS), Ranks()).generate(requests, set()))
+    return by_id(HfGenerator(online_config(*SETTINGS), LauncherRanks()).generate(requests, set()))
 
 
 def by_id(groups) -> dict:
@@ -43,7 +43,7 @@ def by_id(groups) -> dict:
 def sampler_of(folder) -> BatchSampler:
     cfg = ModelConfig(name_or_path=str(folder))
     return BatchSampler(
-        cfg, byte_tokenizer(), Ranks(), precision="fp32", seed=0, batch_size_key="generator.batch_size"
+        cfg, byte_tokenizer(), LauncherRanks(), precision="fp32", seed=0, batch_size_key="generator.batch_size"
     )
 
 
@@ -72,7 +72,7 @@ def test_responses_end_at_eos_or_at_the_limit_and_say_how_they_were_sampled(requ
 
 
 def test_an_interruption_after_any_batch_changes_nothing(requests, whole):
-    generator = HfGenerator(online_config(*SETTINGS), Ranks())
+    generator = HfGenerator(online_config(*SETTINGS), LauncherRanks())
     groups = list(generator.generate(requests, set()))
     for stop in range(len(groups) + 1):
         first = by_id(groups[:stop])
@@ -80,7 +80,7 @@ def test_an_interruption_after_any_batch_changes_nothing(requests, whole):
 
 
 def test_a_batch_that_was_written_down_in_part_is_sampled_again_whole(requests, whole):
-    generator = HfGenerator(online_config(*SETTINGS), Ranks())
+    generator = HfGenerator(online_config(*SETTINGS), LauncherRanks())
     done = set(whole) - {"r4"}
     [group] = generator.generate(requests, done)
     assert len(group) == 3 and all(whole[generation.id] == generation for generation in group)
@@ -90,14 +90,15 @@ def test_a_batch_that_was_written_down_in_part_is_sampled_again_whole(requests, 
 @pytest.mark.parametrize("world_size", [2, 3, 9])
 def test_ranks_share_the_batches_and_give_the_same_responses(requests, whole, world_size):
     cfg = online_config(*SETTINGS)
-    shares = [by_id(HfGenerator(cfg, Ranks(rank, world_size)).generate(requests, set())) for rank in range(world_size)]
+    ranks = [LauncherRanks(rank, world_size) for rank in range(world_size)]
+    shares = [by_id(HfGenerator(cfg, each).generate(requests, set())) for each in ranks]
     assert sum(map(len, shares)) == len(requests)
     assert {id: generation for share in shares for id, generation in share.items()} == whole
 
 
 def test_another_seed_gives_other_responses(requests, whole):
     others = [dataclasses.replace(request, seed=request.seed + 1) for request in requests]
-    again = by_id(HfGenerator(online_config(*SETTINGS), Ranks()).generate(others, set()))
+    again = by_id(HfGenerator(online_config(*SETTINGS), LauncherRanks()).generate(others, set()))
     assert all(again[id].response != whole[id].response for id in whole)
 
 
@@ -160,7 +161,7 @@ def test_prompts_without_room_for_an_answer_are_named_before_the_model_is_loaded
     lengths = [len(ids) for ids in prompt_ids(byte_tokenizer(), "alpaca", requests)]
     cfg = online_config(f"generator.max_new_tokens={2048 - max(lengths) + 1}")
     with pytest.raises(DataError, match=rf"1 prompt, too long .* 2048 positions: r7 \({max(lengths)} tokens\); lower"):
-        next(HfGenerator(cfg, Ranks()).generate(requests, set()))
+        next(HfGenerator(cfg, LauncherRanks()).generate(requests, set()))
 
 
 def test_the_generator_is_chosen_by_name(monkeypatch):

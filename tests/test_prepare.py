@@ -11,8 +11,9 @@ import pytest
 from tokenizers import AddedToken, normalizers
 
 from cut_dist.config import DataConfig
-from cut_dist.data.prepare import Prepared, prepare
-from cut_dist.data.templates import build_prompts, build_response
+from cut_dist.data.examples import Prepared
+from cut_dist.data.prepare import prepare
+from cut_dist.data.templates import build_prompts, build_responses
 from cut_dist.data.triplets import BadRowsError, DataError
 from cut_dist.model.tiny import byte_tokenizer
 
@@ -69,7 +70,7 @@ def test_examples_are_the_rows_in_order_as_the_templates_tokenise_them(run):
             assert example.is_negative == (fields["judgment"] is not None)
             expected = build_prompts(tokenizer, template, fields["instruction"], fields["judgment"], "Good.")
             assert {name: prompt.tolist() for name, prompt in example.prompt_ids.items()} == expected
-            assert example.response_ids.tolist() == build_response(tokenizer, fields["response"], template)
+            assert example.response_ids.tolist() == build_responses(tokenizer, [fields["response"]], template)[0]
             arrays = [*example.prompt_ids.values(), example.response_ids]
             assert {a.dtype for a in arrays} == {np.dtype(np.int32)}
 

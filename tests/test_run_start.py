@@ -39,7 +39,7 @@ def begun(cfg: Config, step: int | None) -> Path:
         stage = checkpoint.begin_stage(folder / CHECKPOINTS)
         (stage / "shard").write_bytes(b"weights")
         files = checkpoint.seal_share(stage, 0, 1)
-        checkpoint.commit_stage(folder / CHECKPOINTS, checkpoint.tag_of(step), step, {}, files=files, world_size=2)
+        checkpoint.commit_stage(folder / CHECKPOINTS, step, files=files, world_size=2)
     return folder
 
 

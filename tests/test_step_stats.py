@@ -9,7 +9,7 @@ import torch
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import pack_examples
 from cut_dist.engine.launch import Ranks
-from cut_dist.model.head import CutOutput
+from cut_dist.kernels.cut_loss import CutTokenLoss
 from cut_dist.step_stats import SUMS, micro_batch_sums, model_flops, step_metrics
 from cut_dist.throughput import ModelShape
 
@@ -27,9 +27,9 @@ def batch():
     return pack_examples([negative, Example("p", False, {"instruction": ids(3)}, ids(1))], [0.25, 0.5], "fake")
 
 
-def output() -> CutOutput:
+def output() -> CutTokenLoss:
     """The first token of the Align-N response is inappropriate: p = 0.5, p⁻ = 0.25."""
-    return CutOutput(
+    return CutTokenLoss(
         loss=torch.tensor(0.25 * (3 + 1) + 0.25 * (1 + 2) + 0.5 * 4),
         loss_instruction=torch.tensor([3.0, 1.0, 4.0]),
         loss_authentic=torch.tensor([1.0, 2.0, 0.0]),

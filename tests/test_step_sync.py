@@ -10,6 +10,7 @@ import torch
 
 from cut_dist.data.packing import PackedBatch
 from cut_dist.engine.launch import Ranks
+from cut_dist.kernels.cut_loss import CutTokenLoss
 from cut_dist.model import head
 from cut_dist.model.attention import choose_backend
 from cut_dist.model.load import load_causal_lm
@@ -25,7 +26,7 @@ class PlainEngine:
     def __init__(self, module: head.CutModel, device: torch.device):
         self.module, self.device = module, device
 
-    def __call__(self, batch: PackedBatch) -> head.CutOutput:
+    def __call__(self, batch: PackedBatch) -> CutTokenLoss:
         return self.module(batch)
 
     def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:

@@ -35,6 +35,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.runs: dict[tuple[str, str], SimpleNamespace] = {}
+        self.asked: list[tuple[Path, str]] = []  # who answered, under which name
 
     def run(self, cfg: Config) -> Path:
         rows = [json.loads(line) for line in Path(cfg.data.path).read_text().splitlines()]
@@ -46,6 +47,7 @@ class Recorder:
 
 def replies(self: Lab, model: Path, asked: list[str], *, temperature: float, name: str) -> list[list[str]]:
     """Two of three answers are wrong in their first symbol, none by the best candidates."""
+    self._trainer.asked.append((model, name))
     made = []
     for place, text in enumerate(asked):
         task = re.search(r"Instruction: (.*)\n", text)
@@ -82,7 +84,7 @@ def made(tmp_path_factory):
         for cell in lab_cells(cfg.study):
             laboratory = cell.laboratory(cfg, cell.seed, root / "labs", trainer)
             results.write(cell.name, cell.measure(laboratory, results))
-    return SimpleNamespace(cfg=cfg, results=results, runs=trainer.runs, labs=root / "labs")
+    return SimpleNamespace(cfg=cfg, results=results, runs=trainer.runs, asked=trainer.asked, labs=root / "labs")
 
 
 def run(made, name: str, seed: int = 0) -> SimpleNamespace:
@@ -156,6 +158,11 @@ def test_rounds_train_on_samples_of_the_model_before_and_one_training_on_as_many
     assert not {row["id"] for row in run(made, "round1").rows} & {row["id"] for row in run(made, "round2").rows}
     assert online["right"] == [7 / 20, 7 / 20] and online["align_n"] == pytest.approx(26) and offline["align_n"] == 26
     assert len(online["rounds"]) == 2
+    like_cut, stale = (run(made, f"{name}-round2").cfg.train for name in ("like_cut", "stale"))
+    assert (like_cut, stale) == (run(made, "methods/0/cut").cfg.train, run(made, "round2").cfg.train)
+    asked = [(model.parent.name, name) for model, name in made.asked if model.is_relative_to(made.labs / "seed0")]
+    assert {who for who, name in asked if name == "round2"} == {"round1"}
+    assert {who for who, name in asked if name == "stale-round2"} == {"base"}
 
 
 def test_a_training_at_once_has_as_many_of_each_kind_as_the_rounds(made):

@@ -117,7 +117,7 @@ def test_every_row_of_the_corpus_is_known_words_and_comes_back(tmp_path):
     for row in corpus(0, 500):
         texts = (row["instruction"], row["judgment"], fake)
         prompts = templates.build_prompts(tokenizer, "chat", *texts)
-        ids = templates.build_response(tokenizer, row["response"], "chat")
+        ids = templates.build_responses(tokenizer, [row["response"]], "chat")[0]
         assert tokenizer.unk_token_id not in [id for prompt in (*prompts.values(), ids) for id in prompt]
         assert tokenizer.decode(ids, skip_special_tokens=True) == row["response"]
         said = len((row["judgment"] or "").split())

@@ -9,7 +9,6 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 from cut_dist.data.templates import (
     TEMPLATES,
     build_prompts,
-    build_response,
     build_responses,
     control_strings,
     count_tokens,
@@ -46,6 +45,11 @@ def llama_like_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         chat_template=template,
     )
+
+
+def build_response(tokenizer, text: str, template: str = "alpaca") -> list[int]:
+    [ids] = build_responses(tokenizer, [text], template)
+    return ids
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def pack_examples(
     Args:
         examples: at least one; what they have `also` is not looked at.
         weights: weight of one response token of each example (`example_weights`).
-        contrast: "fake" or "instruction" (DESIGN: the context that stands for the fake positive judgment).
+        contrast: "fake" or "instruction" (which context stands for the one with a fake positive judgment).
         no_grad: contexts that have no loss; of the authentic one only together with the fake one, which lies last.
     """
     order = sorted(range(len(examples)), key=lambda i: (not examples[i].is_negative, i))

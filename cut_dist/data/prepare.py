@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cut_dist.data.cache import REJECTS, cache_key, load_prepared, lock, prepared_root, save_prepared
 from cut_dist.data.encode import Encoded, EncodingRules, encode_triplets
@@ -23,7 +23,8 @@ from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import BadRowsError, DataError, NoRowsLeft, Reject, Triplet, reject_table
 from cut_dist.wording import counted
 
-__all__ = ["Example", "Prepared", "prepare"]
+if TYPE_CHECKING:
+    from cut_dist.config import DataConfig
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ _OVERLONG_REMEDY = "Raise data.max_length, or set data.on_overlong to trim or dr
 
 
 def prepare(
-    cfg: Any, tokenizer: Tokenizer, *, seed: int, fake_judgment: str, objective: str = "cut"
+    cfg: DataConfig, tokenizer: Tokenizer, *, seed: int, fake_judgment: str, objective: str = "cut"
 ) -> Prepared:
     """Read, validate, tokenise, hold out and down-sample triplets, or take the result from the cache.
 
@@ -90,13 +91,13 @@ def prepare(
     return prepared
 
 
-def encoding_rules(cfg: Any, fake_judgment: str, objective: str) -> EncodingRules:
+def encoding_rules(cfg: DataConfig, fake_judgment: str, objective: str) -> EncodingRules:
     """What `encode_triplets` reads of a data config."""
     trims = cfg.on_overlong == "trim"
     return EncodingRules(cfg.template, fake_judgment, cfg.max_length, cfg.max_judgment_tokens, trims, objective)
 
 
-def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, objective: str) -> Prepared:
+def _build(cfg: DataConfig, tokenizer: Tokenizer, seed: int, fake_judgment: str, objective: str) -> Prepared:
     measured_as = OBJECTIVES[objective].measured_as
     rules = encoding_rules(cfg, fake_judgment, measured_as)
     rows, heldout_rows, rejects = _read(cfg)
@@ -149,7 +150,7 @@ def _build(cfg: Any, tokenizer: Tokenizer, seed: int, fake_judgment: str, object
 
 
 def _encode_own(
-    cfg: Any, tokenizer: Tokenizer, rules: EncodingRules, rows: Sequence[Triplet], chosen: Sequence[Example]
+    cfg: DataConfig, tokenizer: Tokenizer, rules: EncodingRules, rows: Sequence[Triplet], chosen: Sequence[Example]
 ) -> Encoded:
     """The chosen rows as the objective trains on them.
 
@@ -184,7 +185,7 @@ def _refine_remedy(path: str, objective: str) -> str:
     )
 
 
-def _read(cfg: Any) -> tuple[list[Triplet], list[Triplet], list[Reject]]:
+def _read(cfg: DataConfig) -> tuple[list[Triplet], list[Triplet], list[Reject]]:
     """Rows of the training file, of the held-out file, and what is wrong in either."""
     rows, rejects = read_triplets(cfg.path, format=cfg.format, columns=cfg.columns, split=cfg.split)
     if not cfg.heldout_path:
@@ -194,7 +195,9 @@ def _read(cfg: Any) -> tuple[list[Triplet], list[Triplet], list[Reject]]:
     return rows, heldout, rejects + leaked + bad
 
 
-def _apply_policies(cfg: Any, rejects: list[Reject], overlong: list[Reject], rows_read: int, num_usable: int) -> None:
+def _apply_policies(
+    cfg: DataConfig, rejects: list[Reject], overlong: list[Reject], rows_read: int, num_usable: int
+) -> None:
     if rejects and not num_usable and not overlong:
         raise BadRowsError(rejects, rows_read, _NOTHING_LEFT)
     if rejects and cfg.on_bad_row == "error":
@@ -257,7 +260,7 @@ def _in_file_order(rejects: list[Reject]) -> list[Reject]:
     return sorted(rejects, key=lambda r: (files[r.file], r.line, r.index or 0))
 
 
-def _content_of(path: str, cfg: Any) -> str:
+def _content_of(path: str, cfg: DataConfig) -> str:
     """Hash of what a path holds: a file's bytes, or the rows of a data set of the Hub."""
     if Path(path).is_file():
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -270,7 +273,7 @@ def _counts_line(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
-def _log_summary(prepared: Prepared, cfg: Any, folder: Path) -> None:
+def _log_summary(prepared: Prepared, cfg: DataConfig, folder: Path) -> None:
     heldout = f", held out: {cfg.heldout_path}" if cfg.heldout_path else ""
     logger.info("data %s%s: %s", cfg.path, heldout, _counts_line(prepared.counts))
     if prepared.rejects:

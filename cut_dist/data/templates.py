@@ -168,11 +168,6 @@ def build_prompts(
     return dict(zip(judgments, tokenize_prompts(tokenizer, template, prompts), strict=True))
 
 
-def build_response(tokenizer: Tokenizer, response: str, template: str = "alpaca") -> list[int]:
-    """Token ids of one response with EOS at the end; see `build_responses`."""
-    return build_responses(tokenizer, [response], template)[0]
-
-
 def build_responses(
     tokenizer: Tokenizer, responses: Sequence[str], template: str = "alpaca"
 ) -> list[list[int]]:

@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from cut_dist.ablation import packing_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import CONTRASTS, pack_examples
 from cut_dist.engine.launch import Ranks, local_size
 from cut_dist.model.layers import decoder_layers
+from cut_dist.objective_options import packing_options
 from cut_dist.throughput import GIB
 
 log = logging.getLogger(__name__)

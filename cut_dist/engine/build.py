@@ -11,7 +11,6 @@ from deepspeed.ops.adam import DeepSpeedCPUAdam
 from deepspeed.utils import set_z3_leaf_module
 from transformers.integrations import HfDeepSpeedConfig
 
-from cut_dist.ablation import loss_instead, loss_options
 from cut_dist.engine.activations import keep_what_fits
 from cut_dist.engine.compiled_ops import load_op
 from cut_dist.engine.launch import Ranks
@@ -20,6 +19,7 @@ from cut_dist.model.head import CutModel
 from cut_dist.model.layers import decoder_layers
 from cut_dist.model.load import choose_dtype, load_causal_lm
 from cut_dist.model.resolve import resolve_model
+from cut_dist.objective_options import loss_options, training_options
 
 if TYPE_CHECKING:
     from cut_dist.config import Config, TrainConfig
@@ -73,7 +73,7 @@ def build_engine(cfg: Config, ranks: Ranks):
     model = CutModel(
         causal_lm,
         **loss_options(cfg.objective),
-        instead=loss_instead(cfg.objective),
+        in_training=training_options(cfg.objective),
         attention=choose_backend(cfg.model.attention, ranks.device, dtype),
     )
     optimizer = make_optimizer(model, cfg.train, on_host=offload_device(ds_config, "optimizer") in ("cpu", "nvme"))
@@ -103,5 +103,6 @@ def make_optimizer(model: torch.nn.Module, train: TrainConfig, *, on_host: bool)
 
 
 def set_lr(engine, lr: float) -> None:
+    """Set the learning rate of the next step, of all parameter groups."""
     for group in engine.optimizer.param_groups:
         group["lr"] = lr

@@ -1,6 +1,6 @@
 """The gradients that DeepSpeed holds between backward and step: their norm before the step, and how to drop them.
 
-DeepSpeed's own overflow handling differs by stage, dtype and version and can skip a step without a word (TRAPS), so
+DeepSpeed's own overflow handling differs by stage, dtype and version and can skip a step without a word, so
 the trainer looks at the gradients itself and decides on all ranks alike. DeepSpeed offers no public way to do either
 in all stages; the attribute names used here are those of 0.19.8, and tests/test_nonfinite.py holds them to it.
 """

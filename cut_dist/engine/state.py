@@ -25,7 +25,7 @@ ENGINE_TAG = "engine"  # the folder of DeepSpeed's own files inside a checkpoint
 
 
 def save_checkpoint(engine, ranks: Ranks, root: Path, step: int, keep_last: int) -> None:
-    """Stage, commit, then prune (RELIABILITY, "Checkpoint protocol"). A collective: all ranks call it.
+    """Stage, commit, then prune (cut_dist/checkpoint.py). A collective: all ranks call it.
 
     Args:
         root: the run's `checkpoints` folder.
@@ -56,7 +56,7 @@ def save_checkpoint(engine, ranks: Ranks, root: Path, step: int, keep_last: int)
     def commit():
         files = {name: entry for share in shares for name, entry in share.items()}
         facts = {"files": files, "world_size": ranks.world_size, "versions": package_versions()}
-        checkpoint.commit_stage(root, checkpoint.tag_of(step), step, {}, **facts)
+        checkpoint.commit_stage(root, step, **facts)
         checkpoint.prune(root, keep_last)
 
     on_main(ranks, commit, f"commit the checkpoint of step {step}")

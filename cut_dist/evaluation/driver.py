@@ -23,7 +23,7 @@ from cut_dist.evaluation.model import answering_record, display_name
 from cut_dist.judges.make import judge_settings
 from cut_dist.judges.make_pairs import make_pair_judge
 from cut_dist.online.config import OnlineConfig
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 from cut_dist.online.records import Instruction, read_records
 from cut_dist.online.stage import StageError
 from cut_dist.run_folder import config_changes
@@ -40,7 +40,7 @@ def require_inputs(cfg: OnlineConfig) -> None:
     Raises:
         ConfigError: a key is missing that a suite needs, or a file, or a package; or it was started as several ranks.
     """
-    if Ranks.of_environment().world_size > 1:
+    if LauncherRanks.of_environment().world_size > 1:
         raise ConfigError(
             "launch/evaluate.py is one process: start it by `python`. For several GPUs take generator=vllm or "
             "generator=endpoint, or let them generate the answers beforehand (docs/evaluation.md)."

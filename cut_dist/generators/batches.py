@@ -19,7 +19,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from cut_dist.config import ConfigError, ModelConfig
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.load import Tokenizer, choose_dtype, load_for_generation
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def decode(tokenizer: Tokenizer, token_ids: Sequence[int]) -> str:
     return tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def choose_device(ranks: Ranks) -> torch.device:
+def choose_device(ranks: LauncherRanks) -> torch.device:
     """This rank's GPU, or the CPU with this rank's share of the cores."""
     if torch.cuda.is_available():
         torch.cuda.set_device(ranks.local_rank)
@@ -97,8 +97,9 @@ class BatchSampler:
     """
 
     def __init__(
-        self, cfg: ModelConfig, tokenizer: Tokenizer, ranks: Ranks, *, precision: str, seed: int, batch_size_key: str
-    ) -> None:
+        self, cfg: ModelConfig, tokenizer: Tokenizer, ranks: LauncherRanks, *,
+        precision: str, seed: int, batch_size_key: str,
+    ) -> None:  # fmt: skip
         self.tokenizer = tokenizer
         self.device = choose_device(ranks)
         self.dtype = choose_dtype(precision, self.device)

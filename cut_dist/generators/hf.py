@@ -12,18 +12,18 @@ from cut_dist.generators.batches import BatchSampler, Prompt, Reply, Sampling, p
 from cut_dist.generators.prompts import prompt_ids, require_room
 from cut_dist.model.load import load_tokenizer, position_limit
 from cut_dist.online.config import OnlineConfig
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 
 
 def make(cfg: OnlineConfig) -> HfGenerator:
     """The generator of this rank, by the launcher's environment."""
-    return HfGenerator(cfg, Ranks.of_environment())
+    return HfGenerator(cfg, LauncherRanks.of_environment())
 
 
 class HfGenerator:
     """Answers batch by batch. The weights are loaded when the first batch is due, not where nothing is left to do."""
 
-    def __init__(self, cfg: OnlineConfig, ranks: Ranks) -> None:
+    def __init__(self, cfg: OnlineConfig, ranks: LauncherRanks) -> None:
         self.cfg, self.ranks = cfg, ranks
         self.tokenizer = load_tokenizer(cfg.model)
         settings = cfg.generator

@@ -18,7 +18,7 @@ from cut_dist.judges.base import Judged, JudgeRequest
 from cut_dist.judges.reply import MalformedReply, parse_reply
 from cut_dist.model.load import load_tokenizer, position_limit
 from cut_dist.online.config import OnlineConfig
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 
 _RETRY_TEMPERATURE = 0.7  # greedy would say the same again
 
@@ -51,7 +51,7 @@ class LocalJudge:
         if not unjudged:
             return
         sampler = BatchSampler(
-            self.model, self.tokenizer, Ranks(), precision=self.cfg.train.precision, seed=self.cfg.seed,
+            self.model, self.tokenizer, LauncherRanks(), precision=self.cfg.train.precision, seed=self.cfg.seed,
             batch_size_key="judge.batch_size",
         )  # fmt: skip
         for batch in unjudged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,32 +12,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from cut_dist.data.packing import PackedBatch, PackedPairs
+from cut_dist.kernels.cut_loss import CutTokenLoss
 from cut_dist.kernels.fused_linear_cut import fused_linear_cut
 from cut_dist.model.attention import Segments
 from cut_dist.model.supported import check_head
-
-
-class CutOutput(NamedTuple):
-    """What one micro-batch gives. R response tokens, ordered as `PackedBatch.labels`.
-
-    A plain tuple of tensors, because ZeRO-3 finds the tensors to hook in tuples, lists and dicts only.
-
-    Attributes:
-        loss: () float32, this micro-batch's share of the global batch's loss; the only one with a gradient.
-        loss_instruction: (R,) float32, per token: likelihood or unlikelihood in the instruction context, unweighted.
-        loss_authentic: (R,) float32, per token: likelihood in the authentic context; 0 on Align-P rows, and
-            where it has no loss.
-        inappropriate: (R,) bool, paper eq. 5.
-        logp, logp_authentic, logp_fake: (R,) float32; the last two are 0 on Align-P rows.
-    """
-
-    loss: torch.Tensor
-    loss_instruction: torch.Tensor
-    loss_authentic: torch.Tensor
-    inappropriate: torch.Tensor
-    logp: torch.Tensor
-    logp_authentic: torch.Tensor
-    logp_fake: torch.Tensor
 
 
 class CutHead(nn.Module):
@@ -53,14 +31,14 @@ class CutHead(nn.Module):
         self.weight = weight
         self.measured, self.trained = dict(measured), dict(trained)  # arguments of the loss in an evaluation, a step
 
-    def forward(self, hidden: torch.Tensor, batch: PackedBatch | None = None) -> torch.Tensor | CutOutput:
-        """hidden (T, D) with a batch → CutOutput; hidden (…, D) without → logits (…, V)."""
+    def forward(self, hidden: torch.Tensor, batch: PackedBatch | None = None) -> torch.Tensor | CutTokenLoss:
+        """hidden (T, D) with a batch → CutTokenLoss; hidden (…, D) without → logits (…, V)."""
         if batch is None:
             return F.linear(hidden, self.weight)
         if isinstance(batch, PackedPairs):
             return self._preference(hidden[batch.rows_instruction], batch)
         fake = None if batch.rows_fake is None else hidden[batch.rows_fake]
-        out = fused_linear_cut(
+        return fused_linear_cut(
             hidden[batch.rows_instruction],
             hidden[batch.rows_authentic],
             fake,
@@ -69,9 +47,8 @@ class CutHead(nn.Module):
             token_weight=batch.token_weight,
             **(self.trained if self.training else self.measured),
         )
-        return CutOutput(*(getattr(out, name) for name in CutOutput._fields))
 
-    def _preference(self, rows: torch.Tensor, batch: PackedPairs) -> CutOutput:
+    def _preference(self, rows: torch.Tensor, batch: PackedPairs) -> CutTokenLoss:
         """DPO on sums over tokens: Σ over pairs of share · −log σ(β·margin).
 
         Its gradient is that of a likelihood whose weights are known once the margins are: each row's log p gets
@@ -87,7 +64,7 @@ class CutHead(nn.Module):
             pull = batch.pair_weight * batch.beta * torch.sigmoid(-margin)
         out = likelihood(token_weight=batch.row_sign * pull[batch.row_pair])
         same_gradient = out.loss - out.loss.detach() + loss
-        return CutOutput(same_gradient, *(getattr(out, name) for name in CutOutput._fields[1:]))
+        return out._replace(loss=same_gradient)
 
 
 class CutModel(nn.Module):
@@ -98,7 +75,7 @@ class CutModel(nn.Module):
         lam, alpha, gamma: λ, α, γ of paper eq. 5 and 6.
         attention: a key of `attention.BACKENDS`.
         lam_instruction, floor: λ₂ and σ of DualCUT, as for `fused_linear_cut`.
-        instead: arguments of `fused_linear_cut` that differ in training mode, for an ablation.
+        in_training: arguments of `fused_linear_cut` that differ in training mode, for an ablation.
 
     Raises:
         UnsupportedModel: the output layer is not the plain product that the head computes.
@@ -114,7 +91,7 @@ class CutModel(nn.Module):
         attention: str,
         lam_instruction: float | None = None,
         floor: float = 0.0,
-        instead: Mapping[str, Any] | None = None,
+        in_training: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         check_head(causal_lm)
@@ -122,9 +99,9 @@ class CutModel(nn.Module):
         self.attention = attention
         weight = causal_lm.get_output_embeddings().weight
         loss = {"lam": lam, "alpha": alpha, "gamma": gamma, "lam_instruction": lam_instruction, "floor": floor}
-        causal_lm.set_output_embeddings(CutHead(weight, measured=loss, trained=loss | dict(instead or {})))
+        causal_lm.set_output_embeddings(CutHead(weight, measured=loss, trained=loss | dict(in_training or {})))
 
-    def forward(self, batch: PackedBatch) -> CutOutput:
+    def forward(self, batch: PackedBatch) -> CutTokenLoss:
         """Loss and token probabilities of one packed micro-batch on the model's device."""
         segments = Segments(batch.cu_seqlens, batch.segment_lengths, self.attention, batch.num_no_grad_segments)
         decoded = self.causal_lm.get_decoder()(

@@ -12,7 +12,6 @@ from pathlib import Path
 from cut_dist.online.stage import StageError
 from cut_dist.process import die_with_parent
 
-NOT_FINISHED = 75  # EX_TEMPFAIL: started again, the same command goes on
 _POLL_S = 0.5
 _KILL_AFTER_S = 60.0
 _KILL_TRAINING_AFTER_S = 600.0  # a step and a checkpoint of a large model take minutes

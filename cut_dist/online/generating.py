@@ -16,7 +16,7 @@ from cut_dist.lineage import model_record
 from cut_dist.model.resolve import resolve_model
 from cut_dist.online.config import OnlineConfig, StageConfig
 from cut_dist.online.progress import StageProgress
-from cut_dist.online.ranks import Ranks, from_main, joined, wait_for_all
+from cut_dist.online.ranks import LauncherRanks, from_main, joined, wait_for_all
 from cut_dist.online.records import Instruction, RecordError, RecordLog, Response, read_records
 from cut_dist.online.stage import Stage, StageError, open_stage, partial_path, partial_paths
 from cut_dist.wording import counted
@@ -39,11 +39,11 @@ def generate_stage(cfg: OnlineConfig, source: Path, output: Path) -> int:
         RecordError, StageError: the files can't be used as they are.
         ConfigError, DataError, ModelOutputError: it can't be generated; the message says why.
     """
-    ranks = Ranks.of_environment()
+    ranks = LauncherRanks.of_environment()
     if cfg.generator.name != "hf":  # the others spread the work themselves
         if not ranks.is_main:
             return 0
-        ranks = Ranks()
+        ranks = LauncherRanks()
     # what a generator keeps beside the output is looked for by this key
     cfg = dataclasses.replace(cfg, stage=StageConfig(str(source), str(output)))
     with joined(ranks), ExitStack() as held:
@@ -101,7 +101,7 @@ def _weights(model: ModelConfig) -> dict[str, Any]:
     return {**model_record(resolve_model(model.name_or_path, model.revision)), "name": model.name_or_path}
 
 
-def _open(cfg: OnlineConfig, source: Path, output: Path, ranks: Ranks, held: ExitStack) -> Stage:
+def _open(cfg: OnlineConfig, source: Path, output: Path, ranks: LauncherRanks, held: ExitStack) -> Stage:
     try:
         instructions = read_records(source, Instruction)
         _require_unique(make_requests(instructions, cfg.generator.samples, cfg.seed), source)
@@ -121,7 +121,7 @@ def _answer(
     requests: Sequence[GenerationRequest],
     done: Set[str],
     append: Callable[[Iterable[Response]], None],
-    ranks: Ranks,
+    ranks: LauncherRanks,
 ) -> None:
     """Let the generator answer and write each group down. What is counted is rank 0's share."""
     asked = {id: each for each in instructions for id in _response_ids(each, cfg.generator.samples)}

@@ -16,7 +16,7 @@ _PATIENCE = timedelta(days=7)  # shares take as long as they take; a rank that e
 
 
 @dataclass(frozen=True)
-class Ranks:
+class LauncherRanks:
     """This process among all, as the launcher's environment has it; without a launcher the only one."""
 
     rank: int = 0
@@ -25,7 +25,7 @@ class Ranks:
     local_size: int = 1
 
     @classmethod
-    def of_environment(cls) -> Ranks:
+    def of_environment(cls) -> LauncherRanks:
         """Read RANK, WORLD_SIZE and their kin, as `deepspeed` and `torchrun` set them."""
         if "RANK" not in os.environ:
             return cls()
@@ -39,7 +39,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(ranks: Ranks) -> Iterator[None]:
+def joined(ranks: LauncherRanks) -> Iterator[None]:
     """Let ranks speak to each other (gloo) while the block runs. A rank that fails leaves without waiting."""
     if ranks.world_size == 1:
         yield
@@ -53,7 +53,7 @@ def joined(ranks: Ranks) -> Iterator[None]:
     time.sleep(0.1)  # gloo's threads let go a moment later; amid Python's own end that aborts the process
 
 
-def from_main(value: Any, ranks: Ranks) -> Any:
+def from_main(value: Any, ranks: LauncherRanks) -> Any:
     """Rank 0's value, on all ranks."""
     if ranks.world_size == 1:
         return value
@@ -64,7 +64,7 @@ def from_main(value: Any, ranks: Ranks) -> Any:
     return box[0]
 
 
-def wait_for_all(ranks: Ranks) -> None:
+def wait_for_all(ranks: LauncherRanks) -> None:
     """Return once every rank has come here."""
     if ranks.world_size > 1:
         import torch.distributed as dist

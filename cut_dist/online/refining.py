@@ -21,7 +21,7 @@ from cut_dist.data.templates import REFINE_TASK
 from cut_dist.data.triplets import BadRowsError, NoRowsLeft, RowError, Triplet, make_triplet
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.generating import generate_stage
-from cut_dist.online.ranks import Ranks
+from cut_dist.online.ranks import LauncherRanks
 from cut_dist.online.records import Instruction, Response, read_records
 from cut_dist.online.stage import open_stage
 from cut_dist.wording import counted
@@ -61,7 +61,7 @@ def refine_stage(cfg: OnlineConfig, source: Path, output: Path) -> int:
     samples = cfg.generator.samples
     require(samples == 1, "generator.samples", samples, "must be 1: a row has one refinement")
     requests, answers = (output.with_name(f"{output.name}.{what}.jsonl") for what in ("requests", "responses"))
-    is_main = Ranks.of_environment().is_main
+    is_main = LauncherRanks.of_environment().is_main
     triplets = _read(source) if is_main else []
     if is_main:
         _write_requests(triplets, source, requests)

@@ -19,7 +19,7 @@ from cut_dist.config import Config, ModelConfig, identity, run_dir
 from cut_dist.evaluation.answers import greedy
 from cut_dist.evaluation.driver import ON_INPUT, require_inputs
 from cut_dist.model.resolve import resolve_model
-from cut_dist.online.child import NOT_FINISHED, StageEnded, run_child
+from cut_dist.online.child import StageEnded, run_child
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.files import RoundFiles
 from cut_dist.online.instructions import HELDOUT, sample_instructions
@@ -29,7 +29,7 @@ from cut_dist.online.server import serving
 from cut_dist.online.stage import read_manifest
 from cut_dist.online.summary import read_evaluation
 from cut_dist.online.triplets import make_triplets
-from cut_dist.process import StopSignal, free_port
+from cut_dist.process import UNFINISHED, StopSignal, free_port
 from cut_dist.run_folder import (
     STOP_FILE,
     RunLock,
@@ -155,12 +155,12 @@ class Loop:
             return
         if self.stop_asked():
             self.live.say(f"stopped in round {files.number}, {name}; the same command goes on")
-        elif status in (0, NOT_FINISHED):
+        elif status in (0, UNFINISHED):
             self.live.ended_early(name, "is not at its end; the same command goes on", files.console(name))
         else:
             self.live.ended_early(name, f"ended with status {status}", files.console(name))
             raise StageEnded(max(status, 1))
-        raise StageEnded(NOT_FINISHED)
+        raise StageEnded(UNFINISHED)
 
     def _done(self, name: str, files: RoundFiles) -> bool:
         """Whether a stage of a round is at its end. That its inputs are the same is for the stage to see.

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cut_dist.online.child import NOT_FINISHED, StageEnded
+from cut_dist.online.child import StageEnded
 from cut_dist.online.config import OnlineConfig
 from cut_dist.online.stage import StageError
-from cut_dist.process import die_with_parent, free_port
+from cut_dist.process import UNFINISHED, die_with_parent, free_port
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _wait_until_up(
     began = time.monotonic()
     while not _answers(url):
         if stop_asked():
-            raise StageEnded(NOT_FINISHED)
+            raise StageEnded(UNFINISHED)
         if server.poll() is not None:
             raise StageError(f"generator.serve ended with status {server.returncode} before it answered; see {console}")
         if time.monotonic() - began > seconds:

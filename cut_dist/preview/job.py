@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from cut_dist.ablation import encoding, prepare_data
 from cut_dist.config import Config, ConfigError, PreviewJobConfig
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import example_weights
@@ -20,6 +19,7 @@ from cut_dist.data.readers import read_triplets
 from cut_dist.data.sampler import Sampler
 from cut_dist.data.triplets import Triplet
 from cut_dist.model.load import load_tokenizer
+from cut_dist.objective_options import encoding, prepare_data
 from cut_dist.preview import page, terminal
 from cut_dist.preview.summary import Grid, summary_grids
 from cut_dist.preview.view import View, near, view_example

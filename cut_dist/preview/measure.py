@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cut_dist.ablation import loss_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example
 from cut_dist.data.packing import pack_examples
@@ -17,6 +16,7 @@ from cut_dist.evaluate import TokenRecord, split_records
 from cut_dist.model.attention import choose_backend
 from cut_dist.model.head import CutModel
 from cut_dist.model.load import choose_dtype, load_causal_lm
+from cut_dist.objective_options import loss_options
 
 log = logging.getLogger(__name__)
 

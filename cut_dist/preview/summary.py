@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cut_dist.ablation import packing_options
 from cut_dist.config import Config
 from cut_dist.data.examples import Example, Prepared
 from cut_dist.data.packing import example_tokens, plan_micro_batches
 from cut_dist.data.sampler import Sampler
+from cut_dist.objective_options import packing_options
 
 _COUNTS = {  # key of Prepared.counts → what it is called for a reader
     "rows_read": "rows read",

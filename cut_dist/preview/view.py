@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cut_dist.ablation import encoding
 from cut_dist.config import Config, PreviewJobConfig
 from cut_dist.data.encode import encode_terms
 from cut_dist.data.examples import Example
@@ -17,6 +16,7 @@ from cut_dist.data.packing import CONTRASTS
 from cut_dist.data.prepare import encoding_rules
 from cut_dist.data.templates import Tokenizer
 from cut_dist.data.triplets import Triplet
+from cut_dist.objective_options import encoding
 from cut_dist.preview.tokens import split_control, token_texts
 
 _CONDITIONS = {  # objective → what its one context conditions on, where that is not the instruction alone

@@ -99,10 +99,10 @@ def weights(table: Table) -> list[str]:
 
 
 def rounds(table: Table) -> list[str]:
-    """Rounds against each training at once, and how many samples judged wanting each had."""
+    """Rounds against each of the others, and how many samples judged wanting each had."""
     said = []
-    for other in ("offline", "offline_matched"):
-        if (gap := lead(table, "online", other)) is not None:
+    for other in table:
+        if other not in ("base", "online") and (gap := lead(table, "online", other)) is not None:
             verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
             said.append(f"Online rounds − {name_of(other)}: {percent(gap, '+')} points: {verdict} it.")
     counts = {name_of(name): f"{row['align_n'].mean:.0f}" for name, row in table.items() if "align_n" in row}

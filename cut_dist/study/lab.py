@@ -23,7 +23,7 @@ from cut_dist.data.templates import render_prompt, tokenize_prompts
 from cut_dist.generators.base import stable_seed
 from cut_dist.generators.batches import BatchSampler, Prompt, Sampling, plan_batches
 from cut_dist.model.load import load_tokenizer
-from cut_dist.online.ranks import Ranks as GeneratorRanks
+from cut_dist.online.ranks import LauncherRanks
 from cut_dist.study import judgments
 from cut_dist.study.corpus import corpus, refine_request, row
 from cut_dist.study.rows import TEMPLATE, data_config, write_rows
@@ -193,7 +193,7 @@ class Lab:
         ids = tokenize_prompts(tokenizer, TEMPLATE, texts)
         seed = stable_seed(self.seed, name)
         prompts = [Prompt(f"{i:06}", each, seed + i) for i, each in enumerate(ids)]
-        ranks = GeneratorRanks.of_environment()
+        ranks = LauncherRanks.of_environment()
         sampler = BatchSampler(cfg, tokenizer, ranks, precision="fp32", seed=0, batch_size_key="study")
         sampling = Sampling(temperature, 1.0, MAX_ANSWER)
         replies = [r for batch in plan_batches(prompts, _BATCH) for r in sampler.sample(batch, sampling)]

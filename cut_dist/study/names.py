@@ -9,6 +9,7 @@ _NAMES = {
     "ilf_mle": "ILF-MLE", "ilf_dpo": "ILF-DPO", "cut": "CUT", "l1": "without L1", "l2_align_p": "without L2 of Align-P",
     "l2_align_n": "without L2 of Align-N", "detection": "without detection", "dynamic_weight": "without dynamic weight",
     "hindsight_like_cut": "hindsight, as CUT is tuned", "online": "online rounds", "offline": "one offline training",
+    "online_like_cut": "online rounds, as CUT is tuned", "stale": "rounds on samples of the base model",
     "offline_matched": "one training, kinds as in the rounds", "rounds": "CUT in rounds",
     "unread-praise": "praise never read",
 }  # fmt: skip

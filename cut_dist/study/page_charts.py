@@ -50,13 +50,12 @@ def _line(name: str, points: Sequence[tuple[float, Interval]]) -> Line:
 def by_round(part: Table, base: Table) -> str:
     """Accuracy after each round, and the levels of the trainings at once."""
     start = [(0.0, base["base"]["accuracy"])] if base else []
-    row = part.get("online", {})
-    after = [(float(n), row[f"rounds.{n}.accuracy"]) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
-    lines = [_line("online, after each round", start + after)]
-    for other in ("offline", "offline_matched"):
-        if other in part and after:
-            level = part[other]["accuracy"]
-            lines.append(_line(name_of(other), [(0.0, level), (after[-1][0], level)]))
+    lines, rounds = [], 0.0
+    for what, row in part.items():
+        after = [(float(n), row[f"rounds.{n}.accuracy"]) for n in range(1, 100) if f"rounds.{n}.accuracy" in row]
+        rounds = max([rounds, *(n for n, _ in after)])
+        level = row["accuracy"]
+        lines.append(_line(name_of(what), start + after if after else [(0.0, level), (rounds, level)]))
     return charts.curves({"greedy accuracy, %": lines}, label="Accuracy by round", xlabel="round")
 
 

@@ -3,7 +3,8 @@
 tuning      each method's learning rate and epochs (CUT's λ and DPO's β too), on a laboratory of its own
 methods     paper, tables 2 and 3: the methods side by side
 ablations   table 4; and hindsight with CUT's learning rate and epochs, which CUT without L1 should equal
-rounds      table 6: rounds on fresh judgments against one training on as many at once, and on as many of each kind
+rounds      table 6: rounds on fresh judgments against one training on as many at once; and what may make the
+            difference: as many of each kind, samples that are not fresh, the learning rate and epochs
 detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
 weights     λ and contrast, γ and α, praise that the base model has never read
@@ -180,10 +181,14 @@ def _keys(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 
 def _rounds(study: StudyKeys, seed: int) -> Iterator[Cell]:
-    yield _cell(study, f"rounds/{seed}/online", seed, _online, tuned_by=("cut", ROUNDS))
-    yield _cell(study, f"rounds/{seed}/offline", seed, _offline, tuned_by=("cut",))
-    online = (f"rounds/{seed}/online",)
-    yield _cell(study, f"rounds/{seed}/offline_matched", seed, _offline_matched, tuned_by=("cut",), needs=online)
+    def cell(name: str, measure: Callable[[Lab, Results], Numbers], **keys: Any) -> Cell:
+        return _cell(study, f"rounds/{seed}/{name}", seed, measure, **keys)
+
+    yield cell("online", partial(_in_parts, name="round"), tuned_by=("cut", ROUNDS))
+    yield cell("online_like_cut", partial(_in_parts, name="like_cut-round", like="cut"), tuned_by=("cut",))
+    yield cell("stale", partial(_in_parts, name="stale-round", fresh=False), tuned_by=("cut", ROUNDS))
+    yield cell("offline", _offline, tuned_by=("cut",))
+    yield cell("offline_matched", _offline_matched, tuned_by=("cut",), needs=(f"rounds/{seed}/online",))
 
 
 def _round_candidate(lab: Lab, results: Results, *, name: str, train: Mapping[str, Any]) -> Numbers:
@@ -195,26 +200,28 @@ def _round_candidate(lab: Lab, results: Results, *, name: str, train: Mapping[st
     return {"recipe": _keys(recipe), **numbers}
 
 
-def _online(lab: Lab, results: Results) -> Numbers:
-    """Rounds, each on fresh judged samples of the model that the last one left."""
+def _in_parts(lab: Lab, results: Results, *, name: str, like: str = ROUNDS, fresh: bool = True) -> Numbers:
+    """Rounds, tuned as `like` is, each on judged samples of the model that the last one left or, stale, of the base."""
     study = lab.cfg.study
     objective = tuned(study, results, method="cut").objective
-    recipe = Recipe(objective, tuned(study, results, method=ROUNDS).train)
+    recipe = Recipe(objective, tuned(study, results, method=like).train)
     accuracy, right = [], []
-    for model, samples in _in_rounds(lab, "round", recipe):
+    for model, samples in _in_rounds(lab, name, recipe, fresh=fresh):
         accuracy.append(lab.measure(model))
         right.append(sum(s.right for s in samples) / len(samples))
-    _discard_rounds(lab, "round")
+    _discard_rounds(lab, name)
     align_n = study.round_samples * (study.rounds - sum(right))
     return {"recipe": _keys(recipe), **accuracy[-1], "rounds": accuracy, "right": right, "align_n": align_n}
 
 
-def _in_rounds(lab: Lab, name: str, recipe: Recipe) -> Iterator[tuple[Path, Sequence[Sample]]]:
+def _in_rounds(
+    lab: Lab, name: str, recipe: Recipe, *, fresh: bool = True
+) -> Iterator[tuple[Path, Sequence[Sample]]]:
     """The model that each round leaves, and the samples that it was trained on."""
     model = lab.base
     for number in range(1, lab.cfg.study.rounds + 1):
         run = f"{name}{number}"
-        samples = lab.sample(model, run, lab.cfg.study.round_samples)
+        samples = lab.sample(model if fresh else lab.base, run, lab.cfg.study.round_samples)
         write_rows(lab.folder / f"{run}.jsonl", lab.judged(samples))
         model = lab.train(run, model, lab.folder / f"{run}.jsonl", recipe.objective, recipe.train)
         yield model, samples
@@ -239,8 +246,8 @@ def _offline_matched(lab: Lab, results: Results) -> Numbers:
     wrong = [sample for sample in pool if not sample.right][: round(align_n)]
     right = [sample for sample in pool if sample.right][: count - round(align_n)]
     if len(wrong) + len(right) < count:
-        found = f"{len(wrong)} wrong and {len(right)} right ones"
-        raise TrainingFailed(f"{count} are wanted, but of {len(pool)} samples of the base model only {found} can be used")
+        found = f"{len(wrong)} wrong and {len(right)} right"
+        raise TrainingFailed(f"{count} samples are wanted: of {len(pool)} of the base model there are {found} to take")
     return _at_once(lab, results, "offline_matched", [*wrong, *right])
 
 

@@ -31,7 +31,7 @@ from cut_dist.config_check import ConfigError, require
 from cut_dist.data.triplets import BadRowsError, NoRowsLeft
 from cut_dist.generators.base import ModelOutputError
 from cut_dist.model.resolve import ModelNotFound, resolve_model
-from cut_dist.process import StopSignal, die_with_parent
+from cut_dist.process import UNFINISHED, StopSignal, die_with_parent
 from cut_dist.run_folder import check_same_config, write_config
 from cut_dist.study.cells import DESIGN, FAILED, MACHINE, REAL, Cell, Numbers, Results
 from cut_dist.study.config import StudyConfig
@@ -48,7 +48,6 @@ _TELLING = 10  # cells, after which their mean time says something of the rest's
 _FREE = ("root", "results", "workers", "parts", "seeds")  # keys that change no cell
 # A training that comes to nothing is a result, a defect or what the user can mend is none.
 OUTCOMES = (TrainingFailed, NoRowsLeft, BadRowsError, ModelOutputError)
-UNFINISHED = 75  # as in cut_dist.cli: the same command goes on
 
 
 def run_study(cfg: StudyConfig) -> int:

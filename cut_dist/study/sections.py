@@ -95,12 +95,13 @@ def _ablations(tables: Tables) -> Section:
 
 
 def _rounds(tables: Tables) -> Section:
-    rows = tables["rounds"]
+    rows = _ordered(tables["rounds"], ("online", "online_like_cut", "stale", "offline", "offline_matched"))
     return Section(
         TITLES["rounds"],
         "Rounds, each on fresh samples of the model that the last one left, against one training on as many samples of "
         "the base model, and one on as many right and as many wrong samples of it as the rounds had. Learning rate and "
-        "epochs of the rounds are tuned for rounds.",
+        "epochs of the rounds are tuned for rounds; beside them rounds at those of the one training, and rounds whose "
+        "samples are all of the base model.",
         _base(tables) | rows, _SHARES, findings.rounds(rows),
         {"rounds": lambda: by_round(rows, _base(tables))},
     )  # fmt: skip

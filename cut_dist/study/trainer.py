@@ -7,10 +7,10 @@ import os
 import shutil
 from pathlib import Path
 
-from cut_dist.ablation import prepare_data
 from cut_dist.config import Config, run_dir
 from cut_dist.engine.launch import start_process, stop_process
 from cut_dist.model.load import load_tokenizer
+from cut_dist.objective_options import prepare_data
 from cut_dist.process import StopSignal, remove_shared_buffers
 from cut_dist.run_folder import RunFolderError
 from cut_dist.run_start import METRICS

@@ -6,12 +6,13 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from cut_dist.process import UNFINISHED
 from cut_dist.sweep.folder import CONSOLE_FILE, read_job, skip_finished
 from cut_dist.sweep.plan import Job, Sweep
 from cut_dist.sweep.report import write_report
 from cut_dist.wording import counted
 
-ALL_FINISHED, SOME_FAILED, STOPPED = 0, 1, 75  # 75: EX_TEMPFAIL, the same command goes on
+ALL_FINISHED, SOME_FAILED = 0, 1  # and UNFINISHED, of a sweep that was stopped
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +55,7 @@ class Progress:
         lines += [f"  {name}: failed, {r['reason']}" for name, r in records.items() if r["status"] == "failed"]
         code = ALL_FINISHED
         if stopped or counts.get("stopped"):
-            code = STOPPED
+            code = UNFINISHED
             lines.append("Stopped; the same command goes on.")
         elif counts.get("finished", 0) < len(records):
             code = SOME_FAILED

@@ -1,6 +1,7 @@
-"""What `objective.without` changes: a part of CUT left out of training, as in the paper's table 4.
+"""What the section `objective` asks of data, packing and loss.
 
-An evaluation measures CUT as a whole whatever is left out, so that runs can be compared.
+`objective.without` leaves a part of CUT out of training, as in the paper's table 4. An evaluation measures CUT as a
+whole whatever is left out, so that runs can be compared.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from cut_dist.data.examples import Prepared
 from cut_dist.data.prepare import prepare
 from cut_dist.data.templates import Tokenizer
 
-# What the loss takes instead, in training.
+# What the loss takes in training, where a part is left out.
 _INSTEAD = {
     "l2_align_n": {"authentic_loss": False},
     "detection": {"lam": 0.0, "lam_instruction": None, "floor": 0.0},  # p⁻ > 0·p⁺ everywhere
@@ -22,13 +23,13 @@ _INSTEAD = {
 
 
 def loss_options(objective: ObjectiveConfig) -> dict[str, float | None]:
-    """The numbers of the loss as `CutModel` takes them."""
+    """λ, α, γ, λ₂ and σ, as `CutModel` takes them and an evaluation measures by them."""
     return {name: getattr(objective, name) for name in ("lam", "alpha", "gamma", "lam_instruction", "floor")}
 
 
-def loss_instead(objective: ObjectiveConfig) -> dict[str, Any]:
-    """Arguments of the loss that differ while the model trains."""
-    return _INSTEAD.get(objective.without, {})
+def training_options(objective: ObjectiveConfig) -> dict[str, Any]:
+    """All arguments of the loss while the model trains."""
+    return loss_options(objective) | _INSTEAD.get(objective.without, {})
 
 
 def packing_options(objective: ObjectiveConfig) -> dict[str, Any]:
