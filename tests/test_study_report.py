@@ -99,10 +99,19 @@ def test_another_setting_is_recommended_only_where_it_is_told_apart():
 
 
 def test_rounds_and_detection_are_told_both_ways():
-    assert "ahead of" in findings.rounds(accuracies(online=0.8, offline=0.6))[0]
+    assert "points, ahead" in findings.rounds(accuracies(online=0.8, offline=0.6))[0]
     assert "behind" in findings.rounds(accuracies(online=0.6, offline=0.8))[0]
     both = findings.rounds(accuracies(online=0.7, offline=0.8, offline_matched=0.6))
-    assert "behind" in both[0] and "kinds as in the rounds" in both[1] and "ahead of" in both[1] and len(both) == 2
+    assert "behind" in both[0] and "kinds as in the rounds" in both[1] and "ahead" in both[1] and len(both) == 2
+    made = accuracies(online=0.7, online_like_cut=0.9, offline=0.8)
+    for row in made.values():
+        row["sampled"] = row["accuracy"]
+    said = findings.rounds(made)
+    assert [line.split(": ")[0] for line in said] == [
+        "online rounds − one offline training", "online rounds, as CUT is tuned − one offline training",
+        "online rounds, as CUT is tuned − online rounds",
+    ]  # fmt: skip
+    assert "ahead; sampled +10.0" in said[1]
     measures = ("precision", "recall", "f1")
     row = {f"fake.{lam:g}.{m}": interval([v, v]) for lam, v in ((1.1, 0.9), (2.0, 0.5)) for m in measures}
     said = findings.detection(row, {"fake": "its name"})[0]

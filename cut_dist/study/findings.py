@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 from cut_dist.study.names import name_of
 from cut_dist.study.statistics import Interval, difference
@@ -99,12 +99,15 @@ def weights(table: Table) -> list[str]:
 
 
 def rounds(table: Table) -> list[str]:
-    """Rounds against each of the others, and how many samples judged wanting each had."""
-    said = []
-    for other in table:
-        if other not in ("base", "online") and (gap := lead(table, "online", other)) is not None:
-            verdict = "ahead of" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart from"
-            said.append(f"Online rounds − {name_of(other)}: {percent(gap, '+')} points: {verdict} it.")
+    """Rounds, by both of their settings, against what is no round; and how many samples judged wanting each had."""
+    online, said = ("online", "online_like_cut"), []
+    pairs = product(online, (name for name in table if name not in ("base", *online)))
+    for first, second in [*pairs, online[::-1]]:
+        if (gap := lead(table, first, second)) is not None:
+            verdict = "ahead" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart"
+            sampled = lead(table, first, second, "sampled")
+            more = f"; sampled {percent(sampled, '+')}" if sampled else ""
+            said.append(f"{name_of(first)} − {name_of(second)}: {percent(gap, '+')} points, {verdict}{more}.")
     counts = {name_of(name): f"{row['align_n'].mean:.0f}" for name, row in table.items() if "align_n" in row}
     listed = "; ".join(f"{name} {count}" for name, count in counts.items())
     return [*said, f"Samples judged wanting: {listed}."] if counts else said
