@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -123,6 +124,11 @@ def test_ablations_and_weights_differ_from_cut_in_what_they_are_named_after(made
     plain = weights["weights_0_instruction-lam5"]
     assert (plain.contrast, plain.lam) == ("instruction", 5)
     assert (weights["weights_0_gamma0.5-alpha1"].gamma, weights["weights_0_gamma0.5-alpha1"].lam) == (0.5, 2)
+    together = weights["weights_0_gamma0.5-alpha1-lam1.1"]
+    assert (together.gamma, together.alpha, together.lam) == (0.5, 1, 1.1)
+    assert dataclasses.replace(together, gamma=1.0, lam=cut.objective.lam) == cut.objective
+    unread = weights["weights_0_unread-praise-lam1.5"]
+    assert (unread.fake_judgment, unread.lam) == (judgments.UNREAD_PRAISE, 1.5)
     assert weights["weights_0_unread-praise"].fake_judgment == judgments.UNREAD_PRAISE != cut.objective.fake_judgment
 
 

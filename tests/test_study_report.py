@@ -191,7 +191,8 @@ def test_a_report_keeps_what_another_study_with_the_same_settings_found(cfg, tmp
 
 @pytest.mark.parametrize(
     ("row", "name"),
-    [("cut-precise", "CUT, precise"), ("smollm2 cut_round2", "smollm2, CUT, 2 rounds"), ("rounds", "CUT in rounds"),
+    [("unread-praise-lam1.5", "praise never read, λ = 1.5"), ("gamma0.5-alpha1-lam1.1", "γ = 0.5, α = 1, λ = 1.1"),
+     ("cut-precise", "CUT, precise"), ("smollm2 cut_round2", "smollm2, CUT, 2 rounds"), ("rounds", "CUT in rounds"),
      ("fake-lam1.1", "contrast=fake, λ = 1.1"), ("ratio0.25", "0.25 Align-P for each Align-N"),
      ("400k, contrast=fake, λ = 0.5", "400k, contrast=fake, λ = 0.5"), ("unread-praise", "praise never read")],
 )  # fmt: skip

@@ -16,7 +16,9 @@ _NAMES = {
 _PATTERNS = (  # of a row's whole name → its text
     (re.compile(r"cut_round(\d+)"), r"CUT, \1 rounds"),
     (re.compile(r"(\w+)-lam([\d.]+)"), r"contrast=\1, λ = \2"),
+    (re.compile(r"unread-praise-lam([\d.]+)"), r"praise never read, λ = \1"),
     (re.compile(r"gamma([\d.]+)-alpha([\d.]+)"), r"γ = \1, α = \2"),
+    (re.compile(r"gamma([\d.]+)-alpha([\d.]+)-lam([\d.]+)"), r"γ = \1, α = \2, λ = \3"),
     (re.compile(r"ratio([\d.]+)"), r"\1 Align-P for each Align-N"),
 )
 _PARTS = re.compile(r"(cut|ilf_mle)-(\w+)|(smollm2) (\w+)")  # a method and a quality of judgments; a part and a method

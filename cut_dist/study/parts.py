@@ -40,7 +40,9 @@ METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut"
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
 LIKE_CUT = "hindsight_like_cut"
 LAMBDAS = {"fake": (0.7, 1.1, 1.5, 2.0, 3.0, 5.0), "instruction": (1.1, 2.0, 5.0)}  # by contrast
-GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5), (1.0, 2.0))
+GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5), (1.0, 2.0), (0.0, 2.0))
+TOGETHER = ((0.5, 1.0, 1.1), (0.5, 1.0, 1.5))  # γ, α and λ: the defaults, and with a larger λ
+UNREAD_LAMBDAS = (1.1, 1.5)
 RATIOS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
@@ -118,7 +120,13 @@ def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
         yield _cut(study, f"weights/{seed}/{contrast}-lam{lam:g}", seed, {"contrast": contrast, "lam": lam})
     for gamma, alpha in GAMMAS_ALPHAS:
         yield _cut(study, f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}", seed, {"gamma": gamma, "alpha": alpha})
+    for gamma, alpha, lam in TOGETHER:
+        name = f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}-lam{lam:g}"
+        yield _cut(study, name, seed, {"gamma": gamma, "alpha": alpha, "lam": lam})
     yield _cut(study, f"weights/{seed}/unread-praise", seed, {"fake_judgment": UNREAD_PRAISE})
+    for lam in UNREAD_LAMBDAS:
+        objective = {"fake_judgment": UNREAD_PRAISE, "lam": lam}
+        yield _cut(study, f"weights/{seed}/unread-praise-lam{lam:g}", seed, objective)
 
 
 def _cut(study: StudyKeys, name: str, seed: int, objective: Mapping[str, Any]) -> Cell:
