@@ -3,7 +3,7 @@
     rank 0     stage = begin_stage(root)                  an empty root/.stage; then a barrier
     all ranks  engine.save_checkpoint(stage, …)           shards land in the stage; then a barrier
     all ranks  seal_share(stage, rank, world_size)        each hashes and fsyncs its own; rank 0 gathers what they say
-    rank 0     commit_stage(root, step, …)    fsync, MANIFEST.json, rename to root/<tag>
+    rank 0     commit_stage(root, step, …)                fsync, MANIFEST.json, rename to root/<tag>
     rank 0     prune(root, keep_last)                     what newer, verified checkpoints make superfluous
 
 On resume rank 0 asks `newest_valid(root)` and tells the others. A checkpoint counts only if every file has

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
@@ -62,6 +64,7 @@ def test_choice_of_backend(monkeypatch):
 def test_a_flash_attn_that_was_built_for_another_torch_is_not_taken(tmp_path, monkeypatch, caplog):
     (tmp_path / "flash_attn.py").write_text("raise ImportError('undefined symbol: _ZN3c10')")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
     attention._has_flash.cache_clear()
     assert choose_backend("auto", torch.device("cuda"), torch.bfloat16) == "varlen"
     attention._has_flash.cache_clear()

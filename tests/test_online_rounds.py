@@ -138,7 +138,7 @@ def test_another_configuration_is_refused_by_name(unbroken):
     assert "generator.temperature: 0.7 → 1.0" in said and "max_set_aside" not in said
 
 
-def test_rounds_that_were_evaluated_with_other_settings_are_evaluated_again(unbroken, here):
+def test_an_evaluation_with_other_settings_is_not_taken_for_done(unbroken, here):
     shutil.copytree(unbroken, here)
     (here / "started").write_text("")
     for _ in range(2):

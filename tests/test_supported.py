@@ -26,7 +26,8 @@ from cut_dist.model.supported import UnsupportedModel, check_head
         ("gemma2", {"final_logit_softcapping": None}, "attention scores .attn_logit_softcapping=50"),
         ("cohere", {}, "logit_scale=0.0625"),
         ("granite", {"logits_scaling": 8.0}, "logits_scaling=8"),
-        ("llama", {"attention_dropout": 0.1}, "attention_dropout=0.1: set it to 0"),
+        ("llama", {"attention_dropout": 0.1}, "llama has attention_dropout=0.1; set it to 0"),
+        ("gpt2", {}, "attn_pdrop=0.1; set it to 0"),
     ],
 )
 def test_models_are_refused_before_their_weights_are_read(family, keys, reason, tmp_path):

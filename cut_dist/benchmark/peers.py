@@ -28,7 +28,7 @@ def peer(name: str, build: Callable[[], Callable[[int], Any]], **attributes: Any
     try:
         return Contender(name, build(), **attributes)
     except ModuleNotFoundError as error:
-        missing = f"{error.name} is not installed"
+        missing = f"no module {error.name}"
     except Exception as error:  # of a library that meets versions it was not made for; ours go on without it
         missing = f"can't be imported: {type(error).__name__}: {error}"[:200]
     return Contender(name, missing=missing, **attributes)

@@ -112,13 +112,13 @@ def choose_backend(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """
     half_on_cuda = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     has = {
-        "sdpa": True,
-        "flash": half_on_cuda and _has_flash(),
-        "varlen": half_on_cuda and {"scale", "window_size"} <= _varlen_parameters(),
+        "sdpa": lambda: True,
+        "flash": lambda: half_on_cuda and _has_flash(),
+        "varlen": lambda: half_on_cuda and {"scale", "window_size"} <= _varlen_parameters(),
     }
     if name == "auto":
-        return next(backend for backend in ("flash", "varlen", "sdpa") if has[backend])
-    if not has[name]:
+        return next(backend for backend in ("flash", "varlen", "sdpa") if has[backend]())
+    if not has[name]():
         raise ConfigError(
             f"model.attention={name} needs CUDA, bf16 and its package (flash: `pip install cut-dist[flash]`, varlen: "
             f"torch >= 2.11); this run has {device.type} and {dtype}. Use model.attention=auto"
@@ -134,7 +134,7 @@ def _has_flash() -> bool:
     try:
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except (ImportError, OSError) as error:
-        log.warning("flash-attn is installed and can't be imported (%s): torch's own kernels are used", error)
+        log.warning("flash-attn is installed but can't be imported: %s", error)
         return False
     return True
 
@@ -165,7 +165,8 @@ def packed_attention(
         if kwargs.get(feature) is not None:
             raise UnsupportedModel(f"{type(module).__name__} uses attention `{feature}`, which packed attention lacks")
     if dropout:
-        raise UnsupportedModel(f"{type(module).__name__} has attention dropout: set it to 0 in the model's config")
+        what = f"{type(module).__name__} has attention dropout"
+        raise UnsupportedModel(what, "set it to 0 in the model's config.json")
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     out = BACKENDS[segments.backend](query, key, value, segments, scaling, kwargs.get("sliding_window"))
     return out, None

@@ -13,8 +13,8 @@ _SCORES = ("attn_logit_softcapping",)  # keys of what packed attention lacks
 class UnsupportedModel(ConfigError):
     """A model that packed contexts or the CUT head would compute wrongly."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"model.name_or_path: {what}. Choose another model; README has what is supported.")
+    def __init__(self, what: str, remedy: str = "choose another model (README, Limitations)") -> None:
+        super().__init__(f"model.name_or_path: {what}; {remedy}.")
 
 
 def check_config(config: PreTrainedConfig) -> None:
@@ -31,8 +31,9 @@ def check_config(config: PreTrainedConfig) -> None:
             value = getattr(text_config, key, None)
             if value not in (None, 1, 1.0):
                 raise UnsupportedModel(f"{config.model_type} changes its {part} ({key}={value})")
-    if getattr(text_config, "attention_dropout", None):
-        raise UnsupportedModel(f"attention_dropout={text_config.attention_dropout}: set it to 0 in the model's config")
+    for key in ("attention_dropout", "attn_pdrop"):
+        if value := getattr(text_config, key, None):
+            raise UnsupportedModel(f"{config.model_type} has {key}={value}", "set it to 0 in the model's config.json")
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if architecture is None:
         return  # transformers says it better

@@ -171,8 +171,11 @@ class Loop:
         if name == "train":
             return read_finished(files.training) is not None
         if name == "evaluate":
-            own, settings = self.cfg.evaluation, read_evaluation(files)["settings"]
-            return all(settings.get(suite) == own.of_suite(suite) for suite in own.suites)
+            found = read_evaluation(files)
+            asked = {suite: self.cfg.evaluation.of_suite(suite) for suite in self.cfg.evaluation.suites}
+            return all(
+                suite in found["suites"] and found["settings"].get(suite, keys) == keys for suite, keys in asked.items()
+            )
         outputs = {"generate": files.responses, "judge": files.judgments, "answer": files.answers}
         return read_manifest(outputs[name]) is not None
 

@@ -99,10 +99,10 @@ def weights(table: Table) -> list[str]:
 
 
 def rounds(table: Table) -> list[str]:
-    """Rounds, by both of their settings, against what is no round; and how many samples judged wanting each had."""
+    """Rounds, by both of their settings, against trainings at once; how many samples judged wanting each had."""
     online, said = ("online", "online_like_cut"), []
-    pairs = product(online, (name for name in table if name not in ("base", *online)))
-    for first, second in [*pairs, online[::-1]]:
+    pairs = [("online", "stale"), *product(online, ("offline", "offline_matched")), online[::-1]]
+    for first, second in pairs:
         if (gap := lead(table, first, second)) is not None:
             verdict = "ahead" if gap.low > 0 else "behind" if gap.high < 0 else "not told apart"
             sampled = lead(table, first, second, "sampled")
