@@ -231,7 +231,7 @@ def test_a_damaged_file_is_found_and_the_step_before_is_taken(root, name, harm):
 def test_every_single_bit_of_a_manifest_counts(tmp_path):
     stage = checkpoint.begin_stage(tmp_path)
     (stage / "shard").write_bytes(b"x")
-    path = commit(tmp_path, 7, lr=1e-05) / "MANIFEST.json"
+    path = commit(tmp_path, 7) / "MANIFEST.json"
     data = path.read_bytes()
     for position in range(len(data)):
         for bit in range(8):
