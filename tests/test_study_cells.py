@@ -25,6 +25,7 @@ from cut_dist.study.world import JUDGED, OTHERS, wrong_tokens
 
 BEST = {  # candidates whose models answer everything rightly
     "cut": "cut-lr0.0003-epochs4-lam2", "ilf_mle": "ilf_mle-lr0.0001-epochs1", "rounds": "rounds-lr3e-05-epochs16-2",
+    "cut_weights": "cut_weights-gamma1-alpha0.25",
 }  # fmt: skip
 SIZES = [
     "study.seeds=2", "study.samples=60", "study.round_samples=20", "study.rounds=2", "study.heldout=30",
@@ -106,6 +107,9 @@ def test_every_training_starts_from_its_seeds_base_model_but_for_later_rounds(ma
 
 def test_the_tuning_chooses_among_candidates_of_its_own_laboratory(made):
     assert {seed for seed, name in made.runs if name.startswith("tuning")} == {f"seed{TUNING_SEED}"}
+    weighed = run(made, f"tuning/{TUNING_SEED}/cut_weights-gamma0-alpha2", TUNING_SEED).cfg
+    objective = weighed.objective
+    assert (objective.gamma, objective.alpha, objective.lam, weighed.train.lr) == (0, 2, 2, 3e-4)
     for method in METHODS:
         trained = run(made, f"methods/1/{method}", 1).cfg
         tuned = {"cut": (3e-4, 4), "ilf_mle": (1e-4, 1)}.get(method, (1e-5, 1))  # of equals the first
@@ -129,6 +133,9 @@ def test_ablations_and_weights_differ_from_cut_in_what_they_are_named_after(made
     together = weights["weights_0_gamma0.5-alpha1-lam1.1"]
     assert (together.gamma, together.alpha, together.lam) == (0.5, 1, 1.1)
     assert dataclasses.replace(together, gamma=1.0, lam=cut.objective.lam) == cut.objective
+    tuned_too = weights["weights_0_cut_weights"]
+    assert (tuned_too.gamma, tuned_too.alpha) == (1, 0.25)
+    assert dataclasses.replace(tuned_too, gamma=1.0, alpha=1.0) == cut.objective
     unread = weights["weights_0_unread-praise-lam1.5"]
     assert (unread.fake_judgment, unread.lam) == (judgments.UNREAD_PRAISE, 1.5)
     assert weights["weights_0_unread-praise"].fake_judgment == judgments.UNREAD_PRAISE != cut.objective.fake_judgment

@@ -8,6 +8,7 @@ from itertools import pairwise, product
 
 from cut_dist.study.names import name_of
 from cut_dist.study.statistics import Interval, difference
+from cut_dist.study.tuning import WEIGHTS
 
 Row = Mapping[str, Interval]
 Table = Mapping[str, Row]
@@ -86,7 +87,7 @@ def ablations(table: Table, parts: Sequence[str]) -> list[str]:
 
 def weights(table: Table) -> list[str]:
     """Which of the settings does best, and whether it is told apart from CUT as it was tuned, row "cut"."""
-    settings = [what for what in table if what not in ("base", "cut")]
+    settings = [what for what in table if what not in ("base", "cut", WEIGHTS)]
     row = best(table, settings)
     gap = lead(table, row, "cut") if row else None
     if gap is None:
@@ -140,4 +141,5 @@ def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, Interval]]:
 def against(table: Table, other: str, methods: Sequence[str], measure: str = "accuracy") -> list[str]:
     """The lead of each method over another row, such as the base model's."""
     gains = {name_of(name): gap for name in methods if name != other and (gap := lead(table, name, other, measure))}
-    return [f"Points against {name_of(other)}: {_listed(gains)}."] if gains else []
+    drawn = ", sampled" if measure == "sampled" else ""
+    return [f"Points against {name_of(other)}{drawn}: {_listed(gains)}."] if gains else []

@@ -11,7 +11,7 @@ _NAMES = {
     "hindsight_like_cut": "hindsight, as CUT is tuned", "online": "online rounds", "offline": "one offline training",
     "online_like_cut": "online rounds, as CUT is tuned", "stale": "rounds on samples of the base model",
     "offline_matched": "one training, kinds as in the rounds", "rounds": "CUT in rounds",
-    "unread-praise": "praise never read",
+    "cut_weights": "CUT, γ and α tuned too", "unread-praise": "praise never read",
 }  # fmt: skip
 _PATTERNS = (  # of a row's whole name → its text
     (re.compile(r"cut_round(\d+)"), r"CUT, \1 rounds"),

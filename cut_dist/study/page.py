@@ -15,7 +15,7 @@ from cut_dist.study.sections import TITLES, Section
 from cut_dist.study.statistics import Interval
 from cut_dist.web_page import REPORT_STYLE, document, escape, table
 
-_TUNED = ("lr", "epochs", "lam", "gamma", "beta")
+_TUNED = ("lr", "epochs", "lam", "gamma", "alpha", "beta")
 _NAMES_LEFT = "th:first-child, td:first-child { text-align: left; }"
 
 

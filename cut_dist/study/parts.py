@@ -7,7 +7,7 @@ rounds      table 6: rounds on fresh judgments against one training on as many a
             difference: as many of each kind, samples that are not fresh, the learning rate and epochs
 detection   precision and recall of the inappropriate tokens as λ runs
 judgments   what the quality of judgments does, to CUT and to refinements made by them (ILF)
-weights     λ and contrast, γ and α, praise that the base model has never read
+weights     λ and contrast, γ and α and both tuned too, praise that the base model has never read
 align_p     Align-P examples for each Align-N example, figure 7
 sizes       detection by models of other sizes
 
@@ -31,7 +31,7 @@ from cut_dist.study.lab import Lab, Sample
 from cut_dist.study.real_cells import real_cells
 from cut_dist.study.rows import write_rows
 from cut_dist.study.trainer import TrainingFailed, discard
-from cut_dist.study.tuning import ROUNDS, Recipe, candidates, tuned
+from cut_dist.study.tuning import GAMMAS_ALPHAS, ROUNDS, WEIGHTS, Recipe, candidates, like_cut, tuned
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig, StudyKeys
@@ -40,7 +40,6 @@ METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut"
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
 LIKE_CUT = "hindsight_like_cut"
 LAMBDAS = {"fake": (0.7, 1.1, 1.5, 2.0, 3.0, 5.0), "instruction": (1.1, 2.0, 5.0)}  # by contrast
-GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5), (1.0, 2.0), (0.0, 2.0))
 TOGETHER = ((0.5, 1.0, 1.1), (0.5, 1.0, 1.5))  # γ, α and λ: the defaults, and with a larger λ
 UNREAD_LAMBDAS = (1.1, 1.5)
 RATIOS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -88,6 +87,8 @@ def _tuning(study: StudyKeys) -> Iterator[Cell]:
     for method in METHODS:
         for name, recipe in candidates(study, method).items():
             yield _training(study, name, TUNING_SEED, lambda *_, r=recipe: r, which="dev")
+    for name, recipe in candidates(study, WEIGHTS).items():
+        yield _cut(study, name, TUNING_SEED, recipe.objective, which="dev")
     for name, recipe in candidates(study, ROUNDS).items():
         measure = partial(_round_candidate, name=name, train=recipe.train)
         yield _cell(study, name, TUNING_SEED, measure, tuned_by=("cut",))
@@ -120,6 +121,8 @@ def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
         yield _cut(study, f"weights/{seed}/{contrast}-lam{lam:g}", seed, {"contrast": contrast, "lam": lam})
     for gamma, alpha in GAMMAS_ALPHAS:
         yield _cut(study, f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}", seed, {"gamma": gamma, "alpha": alpha})
+    recipe = partial(tuned, method=WEIGHTS)
+    yield _training(study, f"weights/{seed}/{WEIGHTS}", seed, recipe, tuned_by=("cut", WEIGHTS))
     for gamma, alpha, lam in TOGETHER:
         name = f"weights/{seed}/gamma{gamma:g}-alpha{alpha:g}-lam{lam:g}"
         yield _cut(study, name, seed, {"gamma": gamma, "alpha": alpha, "lam": lam})
@@ -129,14 +132,9 @@ def _weights(study: StudyKeys, seed: int) -> Iterator[Cell]:
         yield _cut(study, f"weights/{seed}/unread-praise-lam{lam:g}", seed, objective)
 
 
-def _cut(study: StudyKeys, name: str, seed: int, objective: Mapping[str, Any]) -> Cell:
+def _cut(study: StudyKeys, name: str, seed: int, objective: Mapping[str, Any], which: str = "heldout") -> Cell:
     """CUT as it was tuned, with some keys set otherwise."""
-
-    def recipe(study: StudyKeys, results: Results) -> Recipe:
-        best = tuned(study, results, method="cut")
-        return Recipe({**best.objective, **objective}, best.train)
-
-    return _training(study, name, seed, recipe, tuned_by=("cut",))
+    return _training(study, name, seed, partial(like_cut, objective=objective), tuned_by=("cut",), which=which)
 
 
 def _training(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from cut_dist.study.config import RealKeys
 from cut_dist.study.real_cells import PART
 from cut_dist.study.sections import sections
 from cut_dist.study.statistics import Interval, interval
-from cut_dist.study.tuning import ROUNDS, score
+from cut_dist.study.tuning import ROUNDS, WEIGHTS, score
 
 if TYPE_CHECKING:
     from cut_dist.study.config import StudyConfig
@@ -125,7 +126,7 @@ def _settings(root: Path) -> dict[str, Any]:
 
 def _recipes(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The settings of each method, the real model's methods by name of the part too."""
-    found = {}
+    found, others = {}, {("rounds", "online"): ROUNDS, ("weights", WEIGHTS): WEIGHTS}
     for name, cell in cells.items():
         part, seed, *what = name.split("/")
         if seed == str(TUNING_SEED) or "recipe" not in cell:
@@ -134,8 +135,8 @@ def _recipes(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
             found[what[0]] = cell["recipe"]
         elif part == PART:
             found[f"{part} {what[0]}"] = cell["recipe"]
-        elif what == ["online"]:
-            found[ROUNDS] = cell["recipe"]
+        elif (other := others.get((part, *what))) is not None:
+            found[other] = cell["recipe"]
     return found
 
 
@@ -144,9 +145,10 @@ def _tuning(cells: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, 
     found: dict[str, list[dict[str, Any]]] = {}
     for name, cell in cells.items():
         part, seed, what = (name + "/").split("/")[:3]
-        if seed != str(TUNING_SEED) or "-lr" not in what:
+        method, *settings = re.split("-lr|-gamma", what)
+        if seed != str(TUNING_SEED) or not settings:
             continue
-        method, value = what.split("-lr")[0], cell.get("strict") if part == PART else score(cell)
+        value = cell.get("strict") if part == PART else score(cell)
         keys = {**cell.get("recipe", {}).get("objective", {}), **cell.get("recipe", {}).get("train", {})}
         row = {"candidate": what, "score": None if FAILED in cell else value, **keys}
         found.setdefault(f"{part} {method}" if part == PART else method, []).append(row)

@@ -14,6 +14,7 @@ from cut_dist.study.judgments import MIXED, QUALITIES
 from cut_dist.study.page_charts import bars, by_round, by_size, over_lambda, weights
 from cut_dist.study.parts import ABLATIONS, LIKE_CUT, METHODS
 from cut_dist.study.statistics import Interval
+from cut_dist.study.tuning import WEIGHTS
 
 if TYPE_CHECKING:
     from cut_dist.study.config import RealKeys
@@ -148,9 +149,13 @@ def _weights(tables: Tables) -> Section:
     rows = _base(tables) | _methods_row(tables, "cut") | dict(part)
     text = (
         "CUT as it was tuned, with one or two keys set otherwise; some settings are those that it was tuned to. "
-        "Praise never read: the fake context has praise that the base model has never read."
+        "Praise never read: the fake context has praise that the base model has never read. γ and α tuned too: as the "
+        "tuning laboratory has them best."
     )
-    return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
+    rival = findings.best(tables.get("methods", {}), BASELINES)
+    beside = rows | (_methods_row(tables, rival) if rival else {})
+    said = [line for m in ("accuracy", "sampled") for line in findings.against(beside, rival, [WEIGHTS, "cut"], m)]
+    return Section(TITLES["weights"], text, rows, _SHARES, [*findings.weights(rows), *said], weights(part))
 
 
 def _align_p(tables: Tables) -> Section:

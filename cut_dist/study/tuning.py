@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cut_dist.study.config import StudyKeys
 
 ROUNDS = "rounds"  # CUT in rounds, whose trainings are shorter: tuned like a method
+WEIGHTS = "cut_weights"  # γ and α of CUT, once the rest of it is tuned
+GAMMAS_ALPHAS = ((0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, 0.25), (1.0, 0.5), (1.0, 2.0), (0.0, 2.0))
 GRIDS = {"cut": ("lam", (1.1, 2.0)), "ilf_dpo": ("beta", (0.1, 0.5))}  # keys of single methods that are tuned too
 
 
@@ -26,7 +28,13 @@ class Recipe:
 
 
 def candidates(study: StudyKeys, method: str) -> dict[str, Recipe]:
-    """Name of a cell → recipe: every learning rate with every number of epochs and value of the method's own key."""
+    """Name of a cell → recipe: every learning rate with every number of epochs and value of the method's own key.
+
+    Of `WEIGHTS` only what differs from CUT as it was tuned.
+    """
+    if method == WEIGHTS:
+        place = f"tuning/{TUNING_SEED}/{WEIGHTS}"
+        return {f"{place}-gamma{g:g}-alpha{a:g}": Recipe({"gamma": g, "alpha": a}, {}) for g, a in GAMMAS_ALPHAS}
     key, values = GRIDS.get(method, ("", (None,)))
     found = {}
     for value, lr, epochs in itertools.product(values, study.lrs, study.epochs):
@@ -46,7 +54,13 @@ def tuned(study: StudyKeys, results: Results, *, method: str) -> Recipe:
     best = max(recipes, key=lambda name: score(results[name]))
     if score(results[best]) < 0:
         raise TrainingFailed(f"none of the candidates of {method} could be measured, so it has no settings")
-    return recipes[best]
+    return like_cut(study, results, recipes[best].objective) if method == WEIGHTS else recipes[best]
+
+
+def like_cut(study: StudyKeys, results: Results, objective: Mapping[str, Any]) -> Recipe:
+    """CUT as it was tuned, with some keys of its objective set otherwise."""
+    best = tuned(study, results, method="cut")
+    return Recipe({**best.objective, **objective}, best.train)
 
 
 def score(numbers: Numbers) -> float:
