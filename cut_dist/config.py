@@ -119,7 +119,7 @@ class ObjectiveConfig:
 
     name: ObjectiveName = "cut"  # under all others lam, alpha and gamma only measure
     # A token is inappropriate where p(y|x,j-) > lam * p(y|x,j+), and unlearned by alpha * p(y|x,j-)^gamma.
-    lam: float = ranged(1.1, above=0, why="paper: 1.1 or 1.2")
+    lam: float = ranged(1.5, above=0, why="paper: 1.1 or 1.2")
     alpha: float = ranged(1.0, at_least=0, why="paper: 0.25, 0.5 or 1")
     gamma: float = ranged(0.5, at_least=0, why="paper: 0.25, 0.5, 1 or 2")
     contrast: Literal["fake", "instruction"] = "fake"  # the context that stands for j+

@@ -116,7 +116,7 @@ def test_a_finished_run_says_so_and_changes_nothing(runs, run_ranks):
     assert "finished after 10 steps" in output and "Before and after 10 steps" in output
     assert (runs["folder"] / "straight" / "metrics.jsonl").read_bytes() == before
     output = run_ranks([*runs["common"], "run.name=straight", "objective.lam=3"], 1, status=1)[0]
-    assert "objective.lam: 1.1 → 3" in output
+    assert "objective.lam: 1.5 → 3" in output
 
 
 def test_resume_never_sets_the_earlier_run_aside(runs, run_ranks):
