@@ -166,7 +166,7 @@ def test_a_whole_report_of_made_up_numbers(cfg, tmp_path):
     chosen = html.rpartition("What the tuning chose")[2]
     assert "0.0001" in chosen and "lr (least)" in chosen and "sft-lr1e-05-epochs16, 50.0" in chosen
     assert len(numbers["tuning"]["cut_weights"]) == 8 and "cut_weights" in numbers["tuned"]
-    assert "Points against SFT on Align-P, sampled: CUT, γ and α tuned too" in html
+    assert "CUT, γ and α tuned too − best baseline (" in html
     assert [row["lr"] for row in numbers["tuning"]["sft"]][::3] == cfg.study.lrs  # all of them, the best first
     assert {"rounds", "cut_weights", "ilf_dpo", "smollm2 cut"} <= set(numbers["tuning"])
 

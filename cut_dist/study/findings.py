@@ -42,20 +42,28 @@ def best(table: Table, among: Sequence[str], measure: str = "accuracy") -> str |
 def methods(table: Table, baselines: Sequence[str]) -> list[str]:
     """CUT against the best of the others, and the damage done elsewhere."""
     rival = best(table, baselines)
-    gap = lead(table, "cut", rival) if rival else None
-    if gap is None:
+    said = [line for name in ("cut", WEIGHTS) if rival and (line := _against_best(table, name, rival))]
+    if not said:
         return ["CUT and a baseline have no seed in common yet."]
-    own, theirs = table["cut"]["accuracy"], table[rival]["accuracy"]
-    said = [
-        f"CUT − best baseline ({name_of(rival)}), paired by seed: {percent(gap, '+')} points of greedy accuracy over "
-        f"{len(gap.values)} seeds. A mean of at least {100 * AHEAD:.0f}: {_yes(gap.mean >= AHEAD)}; told from 0: "
-        f"{_yes(gap.low > 0)}; the intervals of the two apart: {_yes(own.low > theirs.high)}."
-    ]
     for measure, head in (("sampled", "Sampled"), ("others", "Greedy, families that were never judged")):
         others = ("base", *baselines)
         gaps = {name_of(name): found for name in others if (found := lead(table, "cut", name, measure))}
         said += [f"{head}, CUT − each: {_listed(gaps)}."] if gaps else []
     return said
+
+
+def _against_best(table: Table, name: str, rival: str) -> str | None:
+    gap, sampled = (lead(table, name, rival, measure) for measure in ("accuracy", "sampled"))
+    if gap is None:
+        return None
+    own, theirs = table[name]["accuracy"], table[rival]["accuracy"]
+    drawn = f", sampled {percent(sampled, '+')}" if sampled else ""
+    return (
+        f"{name_of(name)} − best baseline ({name_of(rival)}), paired by seed: {percent(gap, '+')} points of greedy "
+        f"accuracy over {len(gap.values)} seeds{drawn}. A mean of at least {100 * AHEAD:.0f}: "
+        f"{_yes(gap.mean >= AHEAD)}; told from 0: {_yes(gap.low > 0)}; the intervals of the two apart: "
+        f"{_yes(own.low > theirs.high)}."
+    )
 
 
 def _yes(it_is: bool) -> str:
@@ -141,5 +149,4 @@ def curve(row: Row, prefix: str, measure: str) -> list[tuple[float, Interval]]:
 def against(table: Table, other: str, methods: Sequence[str], measure: str = "accuracy") -> list[str]:
     """The lead of each method over another row, such as the base model's."""
     gains = {name_of(name): gap for name in methods if name != other and (gap := lead(table, name, other, measure))}
-    drawn = ", sampled" if measure == "sampled" else ""
-    return [f"Points against {name_of(other)}{drawn}: {_listed(gains)}."] if gains else []
+    return [f"Points against {name_of(other)}: {_listed(gains)}."] if gains else []

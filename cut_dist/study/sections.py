@@ -75,12 +75,12 @@ def sections(tables: Tables, real: RealKeys) -> dict[str, Section]:
 
 
 def _methods(tables: Tables) -> Section:
-    rows = _base(tables) | _ordered(tables["methods"], METHODS)
+    rows = _base(tables) | _ordered(tables["methods"], METHODS) | _ordered(tables.get("weights", {}), (WEIGHTS,))
     return Section(
         TITLES["methods"],
         "Each method trains the same base model on the same judged samples of its own, at the learning rate and epochs "
-        "(CUT: λ, ILF-DPO: β) that were best, over all families, on another laboratory. "
-        f"Judgments are {_mixture()}.",
+        "(CUT: λ, and in a row of its own γ and α too; ILF-DPO: β) that were best, over all families, on another "
+        f"laboratory. Judgments are {_mixture()}.",
         rows, _SHARES, [*findings.methods(rows, BASELINES), *_about_samples(tables)],
         {"methods": lambda: bars(rows)},
     )  # fmt: skip
@@ -152,10 +152,7 @@ def _weights(tables: Tables) -> Section:
         "Praise never read: the fake context has praise that the base model has never read. γ and α tuned too: as the "
         "tuning laboratory has them best."
     )
-    rival = findings.best(tables.get("methods", {}), BASELINES)
-    beside = rows | (_methods_row(tables, rival) if rival else {})
-    said = [line for m in ("accuracy", "sampled") for line in findings.against(beside, rival, [WEIGHTS, "cut"], m)]
-    return Section(TITLES["weights"], text, rows, _SHARES, [*findings.weights(rows), *said], weights(part))
+    return Section(TITLES["weights"], text, rows, _SHARES, findings.weights(rows), weights(part))
 
 
 def _align_p(tables: Tables) -> Section:
