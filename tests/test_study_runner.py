@@ -206,6 +206,13 @@ def test_a_part_that_is_none_is_refused_by_name(cfg):
         study_cells(replace(cfg, study=replace(cfg.study, parts=["method"])))
 
 
+def test_a_row_of_a_part_is_made_with_what_it_needs_and_no_more(cfg):
+    chosen = study_cells(replace(cfg, study=replace(cfg.study, parts=["weights/cut_weights"], seeds=1)))
+    rows = [cell.name for cell in chosen if not cell.name.startswith("tuning")]
+    assert rows == ["base/1000", "samples/1000", "base/0", "samples/0", "weights/0/cut_weights"]
+    assert {cell.name.split("-")[0] for cell in chosen} - {*rows} == {"tuning/1000/cut", "tuning/1000/cut_weights"}
+
+
 def test_processes_that_measure_in_one_laboratory_have_files_of_their_own(cfg, tmp_path, monkeypatch):
     """What one has written, the other must not replace before it is read."""
     seen = []

@@ -40,7 +40,7 @@ METHODS = ("sft", "forward_prediction", "hindsight", "ilf_mle", "ilf_dpo", "cut"
 ABLATIONS = ("l1", "l2_align_p", "l2_align_n", "detection", "dynamic_weight")
 LIKE_CUT = "hindsight_like_cut"
 LAMBDAS = {"fake": (0.7, 1.1, 1.5, 2.0, 3.0, 5.0), "instruction": (1.1, 2.0, 5.0)}  # by contrast
-TOGETHER = ((0.5, 1.0, 1.1), (0.5, 1.0, 1.5))  # γ, α and λ: the defaults, and with a larger λ
+TOGETHER = ((0.5, 1.0, 1.1), (0.5, 1.0, 1.5))  # γ, α and λ: the defaults with the paper's λ, and as they are
 UNREAD_LAMBDAS = (1.1, 1.5)
 RATIOS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
@@ -306,16 +306,18 @@ def _detected(lab: Lab, results: Results) -> Numbers:
 
 
 def study_cells(cfg: StudyConfig) -> list[Cell]:
-    """The cells of the parts that `study.parts` names, all without; and those that they need.
+    """The cells of the parts and rows that `study.parts` names, all without; and those that they need.
 
     Raises:
-        ConfigError: there is no part of that name.
+        ConfigError: there is no part or row of that name.
     """
     cells = [*lab_cells(cfg.study), *real_cells(cfg.study)]
-    known = dict.fromkeys(cell.name.split("/")[0] for cell in cells)
-    for part in cfg.study.parts:
-        require(part in known, "study.parts", part, f"must be one of {', '.join(known)}")
-    wanted = {cell.name for cell in cells if not cfg.study.parts or cell.name.split("/")[0] in cfg.study.parts}
+    of = {cell.name: _part_and_row(cell.name) for cell in cells}
+    parts, rows = (dict.fromkeys(names) for names in zip(*of.values()))
+    for name in cfg.study.parts:
+        remedy = f"must be one of {', '.join(parts)}, or a row of one such as methods/cut"
+        require(name in parts or name in rows, "study.parts", name, remedy)
+    wanted = {name for name, found in of.items() if not cfg.study.parts or {*found} & {*cfg.study.parts}}
     by_name = {cell.name: cell for cell in cells}
     waiting = list(wanted)
     while waiting:
@@ -323,3 +325,9 @@ def study_cells(cfg: StudyConfig) -> list[Cell]:
         wanted |= new
         waiting += new
     return [cell for cell in cells if cell.name in wanted]
+
+
+def _part_and_row(cell: str) -> tuple[str, str]:
+    """Of `methods/0/cut` ("methods", "methods/cut")."""
+    part, _, *what = cell.split("/")
+    return part, "/".join((part, *what))
