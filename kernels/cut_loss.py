@@ -29,14 +29,21 @@ from cut_dist.kernels.forward_gradient import attach_gradients, gradient_due
 
 
 class CutTokenLoss(NamedTuple):
-    """The objective over R rows. `loss` is a differentiable scalar, everything else (R,) and detached.
+    """The objective over R rows.
 
     A plain tuple of tensors, because ZeRO-3 finds the tensors to hook in tuples, lists and dicts only.
 
-    Float fields are float32 (float64 for float64 input). The rows' losses are not yet multiplied by
-    `token_weight`. Ignored rows (label −100) are 0 and False everywhere; on Align-P rows `loss_authentic`,
-    `logp_authentic` and `logp_fake` are 0 and `inappropriate` is False. Where the instruction context is the
-    contrast, `logp_fake` is its `logp`.
+    Float fields are float32 (float64 for float64 input); all but `loss` are detached. Ignored rows (label −100) are 0
+    and False everywhere.
+
+    Attributes:
+        loss: (), Σ_r token_weight_r · (loss_instruction_r + loss_authentic_r); the only one with a gradient.
+        loss_instruction: (R,), likelihood or unlikelihood in the instruction context (paper eq. 6), unweighted.
+        loss_authentic: (R,), likelihood in the authentic context (eq. 7), unweighted; 0 on Align-P rows, and where it
+            has no loss.
+        inappropriate: (R,) bool, eq. 5; False on Align-P rows.
+        logp, logp_authentic, logp_fake: (R,), of the labels; the last two are 0 on Align-P rows. Where the instruction
+            context is the contrast, `logp_fake` is its `logp`.
     """
 
     loss: Tensor

@@ -15,7 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from cut_dist.benchmark import head_suite, kernel_suite, peers, rows, summary, timing
+from cut_dist.benchmark import head_suite, kernel_suite, peers, report, rows, summary, timing
 from cut_dist.benchmark.config import BenchmarkJobConfig
 from cut_dist.benchmark.job import benchmark
 from cut_dist.benchmark.memory import peak_bytes
@@ -166,6 +166,14 @@ def test_the_numbers_of_a_case_by_hand():
     assert other["median_s"] == 8 and other["times_ours"] == 2.5  # of 2 and 3
     assert other["share_of_rate"] == pytest.approx((6 / 4 + 6 / 12) / 2 / 2)
     assert other["useful_tokens_per_s"] == 2.5 and ours["useful_tokens_per_s"] == pytest.approx(40 / 6)
+
+
+def test_numbers_are_written_without_matplotlib_too(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    cases = [{"contenders": [{"median_s": 1.0}]}]
+    report.write({"machine": {}, "cases": cases}, tmp_path / "made")
+    assert json.loads((tmp_path / "made.json").read_text())["cases"] == cases
+    assert not (tmp_path / "made.png").exists() and "no figure without matplotlib" in caplog.text
 
 
 def test_the_peak_counts_what_is_held_at_once():

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from cut_dist.config import ModelConfig
 from cut_dist.model.load import load_causal_lm
-from cut_dist.model.supported import UnsupportedModel, check_head
+from cut_dist.model.supported import UnsupportedModel, check_config, check_head
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,11 @@ def test_models_are_refused_before_their_weights_are_read(family, keys, reason, 
     AutoConfig.for_model(family, **keys).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModel, match=f"^model.name_or_path: .*{reason}"):
         load_causal_lm(ModelConfig(name_or_path=str(tmp_path)), dtype=torch.float32, seed=0)
+
+
+def test_keys_that_change_nothing_are_no_reason():
+    check_config(AutoConfig.for_model("granite", logits_scaling=1.0))
+    check_config(AutoConfig.for_model("llama", logit_scale=1, attention_dropout=0.0))
 
 
 @pytest.mark.parametrize(
